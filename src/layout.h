@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * layout.h: every durable struct of a heap file, with offsets; no code.
+ *
+ * What: the C view of FORMAT.md, which is normative. Little-endian, 64-bit words, page-size independent.
+ * Why flat arrays: a pointer finds its chunk, its descriptor, its bitmap and its lock words by arithmetic alone, and an
+ * extent of any length is contiguous. The rejected form, directory pieces between groups of data, ends extents at each group.
+ *
+ * Three kinds of bytes, never in one cache line:
+ *   A  durable data and allocator metadata
+ *   B  coordination: valid while somebody is attached; never trusted from another boot
+ *   J  journal and superblock
+ *
+ * Invariants
+ *   Y1  A struct here never changes size or meaning within one incompat feature mask.
+ *   Y2  Everything an atomic store commits is one naturally aligned 8-byte word.
+ */
+#ifndef PH_LAYOUT_H
+#define PH_LAYOUT_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PHD_SUPER_MAGIC 0x1a0a0d7061656870ull /* "pheap\r\n\x1a" in file order */
+#define PHD_STATE_MAGIC 0x6574617473706870ull /* "phpstate" */
+#define PHD_HEAD_MAGIC 0x0064616568706870ull  /* "phphead\0" */
+#define PHD_VERSION 0x00010000u		      /* major << 16 | minor */
+
+#define PHD_SECTOR_SIZE 512u
+#define PHD_BLOCK_SIZE 4096u
+#define PHD_SUPER_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE)
+#define PHD_STATE_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + PHD_SECTOR_SIZE)
+#define PHD_CHUNK_SHIFT 12u
+#define PHD_CHUNK_SIZE 4096u
+#define PHD_SIZE_MIN 65536ull		/* smallest max_size of a heap, bytes */
+#define PHD_SIZE_MAX (1ull << 46)	/* largest max_size of a heap, bytes */
+#define PHD_ROOT_BUCKETS 64u
+#define PHD_NAME_SIZE 64u		/* root, type and layout names, with the final NUL */
+#define PHD_LANE_MAX 16383u
+#define PHD_MEMBER_MAX 4096u
+
+/* OFD lock bytes, past any file size. */
+#define PHD_LOCK_GATE ((1ull << 62) + 0) /* exclusive: while one opens, closes or repairs */
+#define PHD_LOCK_ANY ((1ull << 62) + 1)	 /* shared by everyone who is attached */
+#define PHD_LOCK_SLOT ((1ull << 62) + 16) /* + slot: exclusive, alive as long as the member is */
+
+/* Features. An unknown incompat bit: do not open. Unknown ro_compat: open for reading only. Unknown compat: ignore. */
+#define PHD_INCOMPAT_KNOWN 0ull
+#define PHD_RO_COMPAT_KNOWN 0ull
+
+/* J. Written once, at creation, to both copies; never changed afterwards. One sector each. */
+struct phd_super {
+	/* 0x000 */ uint64_t magic;
+	/* 0x008 */ uint32_t version;
+	/* 0x00c */ uint32_t copy;	    /* 0 or 1: which copy this is */
+	/* 0x010 */ uint64_t compat;
+	/* 0x018 */ uint64_t ro_compat;
+	/* 0x020 */ uint64_t incompat;
+	/* 0x028 */ uint8_t uuid[16];
+	/* 0x038 */ uint64_t size_max;	    /* bytes the file may grow to; what every member maps */
+	/* 0x040 */ uint32_t durability;    /* 1 PROCESS, 2 EPOCH, 3 SYNC */
+	/* 0x044 */ uint32_t chunk_shift;   /* 12 */
+	/* 0x048 */ uint64_t fixed_base;    /* address of the mapping, 0: any */
+	/* 0x050 */ uint32_t epoch_ms;
+	/* 0x054 */ uint32_t member_count;
+	/* 0x058 */ uint32_t lane_count;
+	/* 0x05c */ uint32_t stripe_count;  /* user stripes, a power of two; one more follows them, for names */
+	/* 0x060 */ uint32_t lane_log_size; /* bytes, multiple of 64 */
+	/* 0x064 */ uint32_t root_bucket_count; /* 64 */
+	/* 0x068 */ uint64_t coord_off;
+	/* 0x070 */ uint64_t member_off;
+	/* 0x078 */ uint64_t stripe_off;
+	/* 0x080 */ uint64_t lane_off;
+	/* 0x088 */ uint64_t head_off;
+	/* 0x090 */ uint64_t lane_log_off;
+	/* 0x098 */ uint64_t desc_off;
+	/* 0x0a0 */ uint64_t bits_off;
+	/* 0x0a8 */ uint64_t words_off;
+	/* 0x0b0 */ uint64_t data_off;
+	/* 0x0b8 */ uint64_t chunk_max;	    /* chunks at size_max */
+	/* 0x0c0 */ uint64_t journal_count; /* the first chunks: space for long logs, in no allocation */
+	/* 0x0c8 */ uint64_t wal_off;	    /* 0 while durability is PROCESS; so the four below */
+	/* 0x0d0 */ uint64_t wal_size;
+	/* 0x0d8 */ uint64_t image_off;
+	/* 0x0e0 */ uint64_t image_size;
+	/* 0x0e8 */ uint64_t limbo_off;
+	/* 0x0f0 */ uint8_t reserved0[0x10];
+	/* 0x100 */ char layout[PHD_NAME_SIZE]; /* what the creator called its data; "" matches any */
+	/* 0x140 */ uint8_t reserved1[0xbc];
+	/* 0x1fc */ uint32_t crc;	    /* CRC32C of bytes 0x000..0x1fb */
+};
+static_assert(sizeof(struct phd_super) == PHD_SECTOR_SIZE, "one sector");
+static_assert(offsetof(struct phd_super, size_max) == 0x038, "offset");
+static_assert(offsetof(struct phd_super, member_count) == 0x054, "offset");
+static_assert(offsetof(struct phd_super, coord_off) == 0x068, "offset");
+static_assert(offsetof(struct phd_super, data_off) == 0x0b0, "offset");
+static_assert(offsetof(struct phd_super, layout) == 0x100, "offset");
+static_assert(offsetof(struct phd_super, crc) == 0x1fc, "offset");
+
+/* J. Two copies, written by pwrite in turn under the gate; the valid one with the higher seq counts. */
+struct phd_state {
+	/* 0x000 */ uint64_t magic;
+	/* 0x008 */ uint64_t seq;
+	/* 0x010 */ uint8_t boot_id[16];	/* of the machine's boot that last opened; all zero: unknown */
+	/* 0x020 */ uint64_t inode;		/* of the file when it was last opened */
+	/* 0x028 */ uint64_t birth_ns;		/* of the file, ns since 1970; 0: the file system has none */
+	/* 0x030 */ uint32_t clean;		/* 1: the last closer synced everything; no lane is in flight */
+	/* 0x034 */ uint32_t durability;
+	/* 0x038 */ uint64_t epoch;
+	/* 0x040 */ uint64_t checkpoint_lsn;
+	/* 0x048 */ uint64_t log_gen;
+	/* 0x050 */ uint64_t attachment_limit;	/* attachment numbers given out are below this */
+	/* 0x058 */ uint64_t open_gen;		/* counts first openers */
+	/* 0x060 */ uint8_t reserved[0x19c];
+	/* 0x1fc */ uint32_t crc;
+};
+static_assert(sizeof(struct phd_state) == PHD_SECTOR_SIZE, "one sector");
+static_assert(offsetof(struct phd_state, attachment_limit) == 0x050, "offset");
+static_assert(offsetof(struct phd_state, crc) == 0x1fc, "offset");
+
+/* B. Words of the whole heap, each hot one in a line of its own. `word`: see PHD_WORD_*. */
+struct phd_coord {
+	/* 0x000 */ uint64_t open_gen;	      /* of the first opener of this life; written under the gate byte */
+	/* 0x008 */ uint64_t attachment_next; /* next attachment number; under the gate byte */
+	/* 0x010 */ uint64_t attachment_limit;
+	/* 0x018 */ uint64_t poison;	      /* 0, or the positive code that poisoned the heap */
+	/* 0x020 */ uint64_t pad0[4];
+	/* 0x040 */ uint64_t gate;	      /* PHD_MODE_* that may run, or PHD_MODE_SWITCH */
+	/* 0x048 */ uint64_t pad1[7];
+	/* 0x080 */ uint64_t drain;	      /* bumped by lanes that end during a switch; futex in the low half */
+	/* 0x088 */ uint64_t pad2[7];
+	/* 0x0c0 */ uint64_t writer;	      /* word: the exclusive transaction */
+	/* 0x0c8 */ uint64_t pad3[7];
+	/* 0x100 */ uint64_t switcher;	      /* word: who changes the gate */
+	/* 0x108 */ uint64_t pad4[7];
+	/* 0x140 */ uint64_t directory;	      /* word: latch of all descriptors */
+	/* 0x148 */ uint64_t directory_change_count; /* bumped under the latch when chunks became free */
+	/* 0x150 */ uint64_t pad5[6];
+	/* 0x180 */ uint64_t growth;	      /* word: who grows the file */
+	/* 0x188 */ uint64_t pad6[7];
+	/* 0x1c0 */ uint64_t reserved[72];    /* WAL ring words */
+};
+static_assert(sizeof(struct phd_coord) == 0x400, "size");
+static_assert(offsetof(struct phd_coord, gate) == 0x040, "offset");
+static_assert(offsetof(struct phd_coord, directory) == 0x140, "offset");
+static_assert(offsetof(struct phd_coord, growth) == 0x180, "offset");
+
+/* B. One attached process. The slot is taken while attachment != 0; who holds its OFD byte is alive. */
+struct phd_member {
+	/* 0x00 */ uint64_t attachment;	 /* 0: free slot. Written last on attach, first on detach */
+	/* 0x08 */ uint32_t pid;	 /* for people only, so the next three */
+	/* 0x0c */ uint32_t flags;	 /* PHD_MEMBER_* */
+	/* 0x10 */ uint64_t start_ticks; /* field 22 of /proc/PID/stat */
+	/* 0x18 */ char command[16];
+	/* 0x28 */ uint64_t reserved[3];
+};
+#define PHD_MEMBER_FENCE 1u /* could not register for membarrier: fences in begin */
+#define PHD_MEMBER_READER 2u
+static_assert(sizeof(struct phd_member) == 64, "one line");
+
+/* B. A lock stripe. */
+struct phd_stripe {
+	/* 0x00 */ uint64_t word;
+	/* 0x08 */ uint64_t pad[7];
+};
+static_assert(sizeof(struct phd_stripe) == 64, "one line");
+
+/* J (first line) and B (second line). One thread's journal head. */
+#define PHD_NOTE_COUNT 12u
+struct phd_lane {
+	/* 0x00 */ uint64_t state;    /* PHD_STATE_*: the commit word. Its owner thread, or a recoverer */
+	/* 0x08 */ uint64_t used;     /* PHD_USED_*: end and last record of the log, in units of 8 bytes */
+	/* 0x10 */ uint64_t ext_off;  /* first log extension, 0: none */
+	/* 0x18 */ uint64_t lsn;      /* 0 while durability is PROCESS */
+	/* 0x20 */ uint64_t owner;    /* attachment << 16 | slot + 1; 0: free lane. CAS */
+	/* 0x28 */ uint64_t tx_count; /* transactions ended here; statistics */
+	/* 0x30 */ uint64_t reserved[2];
+	/* 0x40 */ uint64_t wait_gen; /* gen of the word's owner that this lane waits for */
+	/* 0x48 */ uint32_t wait_stripe; /* stripe + 1 that this lane waits for; 0: none */
+	/* 0x4c */ uint32_t note_overflow; /* 1: holds shared stripes beyond the notes: counts as all */
+	/* 0x50 */ uint32_t notes[PHD_NOTE_COUNT]; /* stripe + 1 held shared; 0: none */
+};
+static_assert(sizeof(struct phd_lane) == 128, "two lines");
+static_assert(offsetof(struct phd_lane, wait_gen) == 0x40, "second line");
+
+/* Lane state word: gen:47 | mode:8 | step:8 (top bit 0). */
+#define PHD_STEP_IDLE 0u
+#define PHD_STEP_ACTIVE 1u
+#define PHD_STEP_APPENDING 2u /* not used by PROCESS */
+#define PHD_STEP_COMMITTED 3u
+#define PHD_MODE_NONE 0u
+#define PHD_MODE_CONCURRENT 1u
+#define PHD_MODE_EXCLUSIVE 2u
+#define PHD_MODE_READ 3u
+#define PHD_MODE_INTERNAL 4u /* changes allocator metadata only; passes every gate */
+#define PHD_MODE_SWITCH 5u   /* gate only */
+#define PHD_STATE(gen, mode, step) ((uint64_t)(gen) << 16 | (uint64_t)(mode) << 8 | (uint64_t)(step))
+#define PHD_STATE_GEN(s) ((s) >> 16)
+#define PHD_STATE_MODE(s) ((unsigned)((s) >> 8 & 0xff))
+#define PHD_STATE_STEP(s) ((unsigned)((s) & 0xff))
+
+/* Lane used word: end:32 | last:32, units of 8 bytes of log. last is the start of the last record; end 0: empty. */
+#define PHD_USED(end, last) ((uint64_t)(end) << 32 | (uint64_t)(last))
+#define PHD_USED_END(u) ((u) >> 32)
+#define PHD_USED_LAST(u) ((u) & 0xffffffffu)
+
+/* Lock, owner and latch words: gen:47 | lane:15 | shared:1 | waiters:1. Held iff that lane's state has that gen and is
+ * not idle; lane >= PHD_WORD_MEMBER: iff member slot (lane - PHD_WORD_MEMBER) has that attachment. */
+#define PHD_WORD_WAITERS 1ull
+#define PHD_WORD_SHARED 2ull
+#define PHD_WORD_FLAGS 3ull
+#define PHD_WORD_MEMBER 0x4000u
+#define PHD_WORD(gen, lane) ((uint64_t)(gen) << 17 | (uint64_t)(lane) << 2)
+#define PHD_WORD_GEN(w) ((w) >> 17)
+#define PHD_WORD_LANE(w) ((unsigned)((w) >> 2 & 0x7fff))
+
+/* J. A log record: header, payload, zero to seven bytes of padding. Records do not cross segments. */
+struct phd_record {
+	/* 0x00 */ uint64_t target;	/* kind << 56 | offset (or chunk, or log position) */
+	/* 0x08 */ uint32_t size;	/* payload, bytes */
+	/* 0x0c */ uint32_t prev;	/* distance back to the previous record's start, units of 8 bytes; 0: first */
+};
+static_assert(sizeof(struct phd_record) == 16, "size");
+#define PHD_REC_UNDO 1u	   /* payload: old bytes at offset */
+#define PHD_REC_DEFER 2u   /* payload: bytes to store at offset at commit */
+#define PHD_REC_PUBLISH 3u /* payload: one word, stored at offset after everything else */
+#define PHD_REC_SET 4u	   /* payload: mask to OR into the bitmap word at offset */
+#define PHD_REC_CLEAR 5u   /* payload: mask to AND out of the bitmap word at offset */
+#define PHD_REC_DESC 6u	   /* target: chunk; payload: {chunk count, first descriptor}; see FORMAT.md */
+#define PHD_REC_REVIVE 7u  /* target: log position; payload: that record's target word before it was dropped */
+#define PHD_REC_DROPPED 8u /* a deferred record that has no effect any more */
+#define PHD_REC_TARGET(kind, off) ((uint64_t)(kind) << 56 | (off))
+#define PHD_REC_KIND(t) ((unsigned)((t) >> 56))
+#define PHD_REC_OFF(t) ((t) & 0x00ffffffffffffffull)
+
+/* J. Head of a log extension: chunks that the lane's transaction owns by their owner words. */
+struct phd_log_ext {
+	/* 0x00 */ uint64_t next_off; /* next extension, 0: none */
+	/* 0x08 */ uint64_t base;     /* log position of the first record here, units of 8 bytes */
+	/* 0x10 */ uint64_t size;     /* bytes with this header, whole chunks */
+	/* 0x18 */ uint64_t owner;    /* PHD_WORD of the transaction */
+};
+static_assert(sizeof(struct phd_log_ext) == 32, "size");
+
+/* A. Head of the data. */
+struct phd_head {
+	/* 0x000 */ uint64_t magic;
+	/* 0x008 */ uint64_t chunk_count; /* chunks backed by the file; only grows. Under growth, after the space exists */
+	/* 0x010 */ uint64_t types_off;	  /* first phd_type, 0: none */
+	/* 0x018 */ uint64_t reserved[5];
+	/* 0x040 */ uint64_t roots[PHD_ROOT_BUCKETS]; /* first phd_root of each bucket */
+};
+static_assert(sizeof(struct phd_head) == 0x240, "size");
+
+/* A. A named root; a block of type PHD_TYPE_ROOT. Never freed: a removed name keeps its entry with off 0. */
+struct phd_root {
+	/* 0x00 */ uint64_t next_off;
+	/* 0x08 */ uint64_t off;  /* the root block, 0: name removed */
+	/* 0x10 */ uint64_t size; /* bytes asked for at creation; 0: bound by pheap_root_set */
+	/* 0x18 */ char name[PHD_NAME_SIZE];
+};
+static_assert(sizeof(struct phd_root) == 0x58, "size");
+
+/* A. One row of the type table; a block of type PHD_TYPE_TYPE, followed by ptr_count 32-bit offsets. Never freed. */
+struct phd_type {
+	/* 0x00 */ uint64_t next_off;
+	/* 0x08 */ uint64_t size;
+	/* 0x10 */ uint32_t number;
+	/* 0x14 */ uint32_t align;
+	/* 0x18 */ uint32_t ptr_count;
+	/* 0x1c */ uint32_t reserved;
+	/* 0x20 */ char name[PHD_NAME_SIZE];
+	/* 0x60 */ uint32_t ptr_offs[];
+};
+static_assert(sizeof(struct phd_type) == 0x60, "size");
+
+/* A. Chunk descriptor word, one per chunk: kind:2 | type:17 | ... */
+#define PHD_DESC_FREE 0u
+#define PHD_DESC_RUN 1u	   /* block size / 8:12 | chunks:10: head of a run of blocks of one size and type */
+#define PHD_DESC_EXTENT 2u /* chunks:45: head of one block */
+#define PHD_DESC_CONT 3u   /* distance to the head, chunks:45 */
+#define PHD_DESC_KIND(d) ((unsigned)((d)&3))
+#define PHD_DESC_TYPE(d) ((uint32_t)((d) >> 2 & 0x1ffff))
+#define PHD_DESC_BLOCK_SIZE(d) ((size_t)((d) >> 19 & 0xfff) * 8)
+#define PHD_DESC_RUN_COUNT(d) ((uint64_t)((d) >> 31 & 0x3ff))
+#define PHD_DESC_COUNT(d) ((d) >> 19)
+#define PHD_DESC_MAKE_RUN(type, block_size, count) \
+	((uint64_t)PHD_DESC_RUN | (uint64_t)(type) << 2 | (uint64_t)((block_size) / 8) << 19 | (uint64_t)(count) << 31)
+#define PHD_DESC_MAKE_EXTENT(type, count) \
+	((uint64_t)PHD_DESC_EXTENT | (uint64_t)(type) << 2 | (uint64_t)(count) << 19)
+#define PHD_DESC_MAKE_CONT(type, distance) \
+	((uint64_t)PHD_DESC_CONT | (uint64_t)(type) << 2 | (uint64_t)(distance) << 19)
+
+#define PHD_TYPE_USER_MAX 65535u
+#define PHD_TYPE_ROOT 65536u
+#define PHD_TYPE_TYPE 65537u
+#define PHD_TYPE_JOURNAL 65538u
+
+#define PHD_BLOCK_SIZE_MIN 16u	/* smallest block of a run, bytes */
+#define PHD_BLOCK_SIZE_MAX 16384u /* largest block of a run, bytes */
+#define PHD_RUN_COUNT_MAX 16u	/* chunks */
+
+/* A. Bitmap of a chunk, 256 bits; a run uses those of its chunks as one array. Bit set: block allocated. */
+struct phd_bits {
+	/* 0x00 */ uint64_t word[4];
+};
+static_assert(sizeof(struct phd_bits) == 32, "size");
+static_assert(PHD_CHUNK_SIZE / PHD_BLOCK_SIZE_MIN == 8 * sizeof(struct phd_bits), "a bit per smallest block");
+
+/* B. Lock words of a chunk. */
+struct phd_words {
+	/* 0x00 */ uint64_t owner; /* word: who may choose among the free blocks of the run here, or claimed the free chunk */
+	/* 0x08 */ uint64_t latch; /* word: who commits to this run's bitmap */
+};
+static_assert(sizeof(struct phd_words) == 16, "size");
+
+#endif
