@@ -1,5 +1,5 @@
 /* The shape of include/pheap.h: names, signatures, one-line meaning, and a typed layer tried with gcc 12, clang 14, C11 and C++17.
-   A sketch to start from, not a file to copy: the real header documents each call in full. See API.md. */
+   See README.md for a tour and src/FORMAT.md for the file. */
 #ifndef PHEAP_H         /* C11 or C++17, 64-bit. -DPHEAP_NO_MACROS leaves only the functions (bindings) */
 #define PHEAP_H
 #define PHEAP_VERSION 0x010000u

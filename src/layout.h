@@ -282,7 +282,7 @@ static_assert(sizeof(struct phd_type) == 0x60, "size");
 #define PHD_DESC_CONT 3u   /* distance to the head, chunks:45 */
 #define PHD_DESC_KIND(d) ((unsigned)((d)&3))
 #define PHD_DESC_TYPE(d) ((uint32_t)((d) >> 2 & 0x1ffff))
-#define PHD_DESC_BLOCK_SIZE(d) ((size_t)((d) >> 19 & 0xfff) * 8)
+#define PHD_DESC_BLOCK_SIZE(d) ((size_t)((d) >> 19 & 0xfff) << 3)
 #define PHD_DESC_RUN_COUNT(d) ((uint64_t)((d) >> 31 & 0x3ff))
 #define PHD_DESC_COUNT(d) ((d) >> 19)
 #define PHD_DESC_MAKE_RUN(type, block_size, count) \

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * explore.c: see explore.h.
+ */
+#include "explore.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "layout.h"
+#include "os.h"
+#include "runtime.h"
+
+static struct explore *active; /* the callbacks have no argument of their own */
+
+/* --- recording --- */
+
+static void page_stale(struct level *l, uint64_t off, uint64_t n)
+{
+	for (uint64_t p = off / MEMFILE_PAGE; p <= (off + (n ? n - 1 : 0)) / MEMFILE_PAGE && p < MEMFILE_PAGES; p++)
+		l->stale[p] = 1;
+}
+
+static void push(struct level *l, const struct event *e)
+{
+	if (l->count == l->room) {
+		l->room = l->room ? l->room * 2 : 4096;
+		l->events = realloc(l->events, l->room * sizeof(*l->events));
+		if (!l->events)
+			abort();
+	}
+	l->events[l->count++] = *e;
+}
+
+static void flush(struct level *l)
+{
+	if (!l->pending_set)
+		return;
+	l->pending_set = false;
+	if (l->pending.n)
+		memcpy(&l->pending.data, l->file->bytes + l->pending.off, l->pending.n);
+	push(l, &l->pending);
+}
+
+static void note(struct level *l, uint64_t off, unsigned n, uint64_t size)
+{
+	page_stale(l, off, n);
+	if (!l->record)
+		return;
+	flush(l);
+	l->pending = (struct event){.off = off, .n = (uint8_t)n, .data = size};
+	l->pending.phase = (uint8_t)active->oracle->phase;
+	l->pending.op = (uint8_t)active->oracle->op;
+	l->pending_set = true;
+}
+
+static void on_store(void *addr, size_t n)
+{
+	struct level *l = active->current;
+
+	note(l, (uint64_t)((char *)addr - l->file->bytes), (unsigned)n, 0);
+}
+
+/* Bytes, or a size, that come by a call: state sectors, growth. */
+static void on_written(struct memfile *f, uint64_t off, uint64_t n)
+{
+	struct level *l = active->current;
+
+	if (l && l->file == f)
+		note(l, n ? off : 0, (unsigned)n, n ? 0 : off);
+}
+
+static void report_to(struct explore *x, struct level *l, bool record)
+{
+	if (x->current)
+		flush(x->current);
+	x->current = l;
+	kr_size = 0;
+	if (!l)
+		return;
+	l->record = record;
+	kr_base = (uintptr_t)l->file->bytes;
+	kr_store = on_store;
+	l->file->written = on_written;
+	kr_size = MEMFILE_CAPACITY;
+}
+
+void explore_on(struct explore *x)
+{
+	report_to(x, &x->levels[0], true);
+}
+
+void explore_off(struct explore *x)
+{
+	report_to(x, NULL, false);
+}
+
+void explore_init(struct explore *x)
+{
+	active = x;
+	for (unsigned i = 0; i < LEVELS; i++) {
+		struct level *l = &x->levels[i];
+
+		l->file = memfile_get(i);
+		l->depth = i;
+		l->base = aligned_alloc(4096, MEMFILE_CAPACITY);
+		if (!l->base)
+			abort();
+		memset(l->base, 0, MEMFILE_CAPACITY);
+		memset(l->stale, 1, sizeof(l->stale));
+	}
+}
+
+void explore_free(struct explore *x)
+{
+	for (unsigned i = 0; i < LEVELS; i++) {
+		free(x->levels[i].base);
+		free(x->levels[i].events);
+	}
+}
+
+static void rebase(struct explore *x, struct level *l, const char *image, uint64_t size)
+{
+	memcpy(l->base, image, MEMFILE_CAPACITY);
+	l->base_size = size;
+	l->count = 0;
+	l->pending_set = false;
+	if (l->depth + 1 < LEVELS)
+		memset(x->levels[l->depth + 1].stale, 1, MEMFILE_PAGES);
+}
+
+void explore_rebase(struct explore *x)
+{
+	rebase(x, &x->levels[0], x->levels[0].file->bytes, x->levels[0].file->size);
+}
+
+/* --- messages --- */
+
+static void image_keep(const struct explore *x, const struct level *l)
+{
+	FILE *f = x->image_path && x->violations == 1 ? fopen(x->image_path, "wb") : NULL;
+
+	if (!f)
+		return;
+	fwrite(l->base, 1, l->base_size, f);
+	fclose(f);
+}
+
+void explore_violation(struct explore *x, const struct event *e, const char *what, const char *why)
+{
+	char place[64];
+
+	x->violations++;
+	if (x->violations >= x->violations_max)
+		x->stop = true;
+	if (x->violations > 5)
+		return;
+	tag_place(x->levels[0].base, e->off, place, sizeof(place));
+	printf("violation: %s: %s\n  cut before store %zu of transaction %llu (%s, in %s, phase %u)\n"
+	       "  replay: --seed %llu --script %llu%s\n",
+	       what, why, x->at, (unsigned long long)x->tx, place, oracle_op_names[e->op], e->phase,
+	       (unsigned long long)x->seed, (unsigned long long)x->script, ph_mutant ? " (with the mutant)" : "");
+	fflush(stdout);
+}
+
+/* --- images --- */
+
+static void load(struct level *to, const struct level *from)
+{
+	struct memfile *f = to->file;
+
+	memfile_kill(f);
+	f->named = true;
+	f->space = 0;
+	f->size = from->base_size;
+	for (unsigned p = 0; p < MEMFILE_PAGES; p++)
+		if (to->stale[p]) {
+			memcpy(f->bytes + p * MEMFILE_PAGE, from->base + p * MEMFILE_PAGE, MEMFILE_PAGE);
+			to->stale[p] = 0;
+		}
+}
+
+static void apply(struct explore *x, struct level *l, const struct event *e)
+{
+	if (!e->n) {
+		l->base_size = e->data;
+		return;
+	}
+	memcpy(l->base + e->off, &e->data, e->n);
+	if (l->depth + 1 < LEVELS)
+		page_stale(&x->levels[l->depth + 1], e->off, e->n);
+}
+
+static bool changes(const struct level *l, const struct event *e)
+{
+	if (!e->n)
+		return e->data != l->base_size;
+	return memcmp(l->base + e->off, &e->data, e->n) != 0;
+}
+
+/* In a long row of neighbouring stores the first and last few and one in 32 are cut: the others are alike. */
+static bool dull(const struct level *l, size_t i)
+{
+	const struct event *e = l->events;
+
+	if (i < 9 || i + 3 >= l->count || i % 32 == 0)
+		return false;
+	for (size_t k = i - 8; k < i + 2; k++)
+		if (e[k].n != 8 || e[k + 1].off != e[k].off + 8)
+			return false;
+	return true;
+}
+
+int explore_match(struct explore *x, pheap *h, char *why, size_t n)
+{
+	char why_after[200] = "";
+	int fits = 0;
+
+	if (oracle_check(h, x->before, why, n) == 0)
+		fits |= 1;
+	if (x->after->main.seq == x->before->main.seq) /* aborted, or nothing was to change */
+		return fits ? 3 : -1;
+	if (oracle_check(h, x->after, why_after, sizeof(why_after)) == 0)
+		fits |= 2;
+	if (!fits) {
+		size_t have = strlen(why);
+
+		snprintf(why + have, n - have, "; nor after: %s", why_after);
+	}
+	return fits ? fits : -1;
+}
+
+/* --- one image --- */
+
+/* Durable data of an image, without coordination words: what a second open must leave alone. */
+static uint64_t data_hash(const char *image)
+{
+	const struct phd_super *s = (const void *)image;
+	const struct phd_head *head = (const void *)(image + s->head_off);
+	const struct {
+		uint64_t off, n;
+	} parts[] = {
+		{s->head_off, sizeof(*head)},
+		{s->desc_off, head->chunk_count * 8},
+		{s->bits_off, head->chunk_count * sizeof(struct phd_bits)},
+		{s->data_off, head->chunk_count * PHD_CHUNK_SIZE},
+	};
+	uint64_t h = 1;
+
+	for (unsigned i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+		for (uint64_t k = 0; k + 8 <= parts[i].n; k += 8) {
+			uint64_t w;
+
+			memcpy(&w, image + parts[i].off + k, 8);
+			h = (h ^ w) * 0x9e3779b97f4a7c15ull;
+			h ^= h >> 29;
+		}
+	return h;
+}
+
+static int open_file(struct level *l, pheap **h, char *why, size_t n)
+{
+	char path[16];
+	int rc;
+
+	snprintf(path, sizeof(path), "mem:%u", l->depth);
+	rc = pheap_open(path, 0, NULL, h);
+	if (rc)
+		snprintf(why, n, "open: %d (%s; %s)", rc, pheap_strerror(rc), pheap_error_detail(NULL));
+	return rc ? -1 : 0;
+}
+
+static int close_file(pheap *h, char *why, size_t n)
+{
+	int rc = pheap_close(h);
+
+	if (rc)
+		snprintf(why, n, "close: %d (%s)", rc, pheap_strerror(rc));
+	return rc ? -1 : 0;
+}
+
+static int open_again(struct explore *x, struct level *l, char *why, size_t n)
+{
+	uint64_t was = data_hash(l->file->bytes);
+	pheap *h;
+
+	x->again_count++;
+	if (open_file(l, &h, why, n) || close_file(h, why, n))
+		return -1;
+	if (data_hash(l->file->bytes) == was)
+		return 0;
+	snprintf(why, n, "a second open changed durable data");
+	return -1;
+}
+
+/* Life goes on: a few transactions on the recovered heap must keep what is there and never hand it out again. */
+static int follow(struct explore *x, pheap *h, const struct oracle_model *m, char *why, size_t n)
+{
+	static struct oracle o;
+	int rc = 0;
+
+	x->follow_count++;
+	oracle_resume(&o, h, m, x->seed ^ x->points);
+	o.store = x->oracle->store;
+	for (unsigned i = 0; !rc && i < 3; i++) {
+		rc = oracle_tx(&o);
+		if (rc)
+			snprintf(why, n, "afterwards: %s", o.why);
+		else
+			rc = oracle_check(h, &o.working, why, n);
+		oracle_settle(&o);
+	}
+	oracle_end(&o);
+	return rc;
+}
+
+static bool every(uint64_t count, unsigned n)
+{
+	return n && count % n == 0;
+}
+
+/* Recovers what is loaded in l and checks it. Which models fit, or -1. */
+static int recover(struct explore *x, struct level *l, bool record, bool extras, char *why, size_t n)
+{
+	int fits;
+	pheap *h;
+
+	report_to(x, l, record);
+	if (open_file(l, &h, why, n)) {
+		report_to(x, NULL, false);
+		return -1;
+	}
+	fits = explore_match(x, h, why, n);
+	if (fits > 0 && oracle_structure(l->file->bytes, l->file->size, why, n))
+		fits = -1;
+	if (fits > 0 && extras && every(x->points, x->follow_every) &&
+	    follow(x, h, fits & 1 ? x->before : x->after, why, n))
+		fits = -1;
+	if (pheap_current(h))
+		pheap_abort(pheap_current(h));
+	if (close_file(h, why, n))
+		fits = -1;
+	report_to(x, l, false);
+	if (fits > 0 && extras && every(x->points, x->again_every) && open_again(x, l, why, n))
+		fits = -1;
+	report_to(x, NULL, false);
+	return fits;
+}
+
+static int cut_recovery(struct explore *x, struct level *l, int want, char *why, size_t n);
+
+/* The image l->base: recovers it one level down. `want`: which models may fit. */
+static int look(struct explore *x, struct level *l, int want, bool nested, char *why, size_t n)
+{
+	struct level *down = &x->levels[l->depth + 1];
+	int fits;
+
+	load(down, l);
+	if (nested)
+		rebase(x, down, l->base, l->base_size);
+	fits = recover(x, down, nested, l->depth == 0 && !nested, why, n);
+	if (fits < 0)
+		return -1;
+	if (!(fits & want)) {
+		snprintf(why, n, fits & 2 ? "the transaction is there before it was committed" :
+					    "the transaction is lost after it was committed");
+		return -1;
+	}
+	if (nested && cut_recovery(x, down, fits & want, why, n))
+		return -1;
+	return fits & want;
+}
+
+/* l->events are the stores of a recovery that began with l->base. */
+static int cut_recovery(struct explore *x, struct level *l, int want, char *why, size_t n)
+{
+	bool deeper = l->depth < x->depth_max && l->depth + 2 < LEVELS;
+
+	for (size_t i = 0; i < l->count; i++) {
+		const struct event *e = &l->events[i];
+
+		if (changes(l, e)) {
+			x->nested_points++;
+			if (look(x, l, want, deeper && i % 16 == 5, why, n) < 0) {
+				size_t have = strlen(why);
+
+				snprintf(why + have, n - have, " (recovery %u cut before its store %zu)", l->depth, i);
+				return -1;
+			}
+		}
+		apply(x, l, e);
+	}
+	return 0;
+}
+
+/* --- all images of a transaction --- */
+
+static void point(struct explore *x, struct level *l, size_t i)
+{
+	static const int allowed[3] = {1, 3, 2};
+	const struct event *e = &l->events[i];
+	bool aborted = x->after->main.seq == x->before->main.seq;
+	int want = aborted ? 3 : allowed[e->phase], fits;
+	enum tag tag = tag_of(l->base, e->off, e->n, e->data, e->op);
+	char why[512] = "";
+
+	if (!aborted && x->seen_after)
+		want &= 2;
+	x->at = i;
+	x->where = *e;
+	x->points++;
+	x->op_points[e->op]++;
+	if (tag != TAG_NONE)
+		x->tag_points[tag]++;
+	fits = look(x, l, want, x->depth_max && every(x->points, x->nested_every), why, sizeof(why));
+	if (fits == 2)
+		x->seen_after = true;
+	if (fits > 0 && x->fsck && every(x->points, x->fsck_every) &&
+	    explore_fsck(x, l->base, l->base_size, false, why, sizeof(why)))
+		fits = -1;
+	if (fits > 0)
+		return;
+	x->op_bad[e->op]++;
+	if (tag != TAG_NONE)
+		x->tag_bad[tag]++;
+	explore_violation(x, e, tag == TAG_NONE ? "recovered state" : tag_names[tag], why);
+	image_keep(x, l);
+}
+
+static void complete(struct explore *x, struct level *l)
+{
+	struct event none = {0};
+	char why[128];
+
+	if (l->base_size == l->file->size && memcmp(l->base, l->file->bytes, MEMFILE_CAPACITY) == 0)
+		return;
+	for (uint64_t i = 0; i < MEMFILE_CAPACITY; i++)
+		if (l->base[i] != l->file->bytes[i]) {
+			none.off = i;
+			break;
+		}
+	snprintf(why, sizeof(why), "byte %#llx changed without a store that was reported", (unsigned long long)none.off);
+	explore_violation(x, &none, "harness", why);
+	rebase(x, l, l->file->bytes, l->file->size);
+}
+
+void explore_run(struct explore *x, const struct oracle_model *before, const struct oracle_model *after)
+{
+	struct level *l = &x->levels[0];
+
+	explore_off(x);
+	x->before = before;
+	x->after = after;
+	x->seen_after = false;
+	for (size_t i = 0; i < l->count; i++) {
+		const struct event *e = &l->events[i];
+
+		x->store_count++;
+		if (e->n && e->off + e->n > l->base_size && e->off < MEMFILE_CAPACITY)
+			explore_violation(x, e, "bus error", "store beyond the end of the file");
+		if (!x->stop && x->points < x->points_max && changes(l, e) && !dull(l, i))
+			point(x, l, i);
+		apply(x, l, e);
+	}
+	complete(x, l);
+	l->count = 0;
+}

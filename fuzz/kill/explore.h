@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * explore.h: the image at every store, recovered and checked.
+ *
+ * What: stores to a memfile are recorded while a transaction runs; afterwards they are applied one by one to a copy of the image
+ * from before, and each state in between is opened by the library in another memfile and held against the oracle.
+ * Why recorded and replayed: at the store itself the library is in the middle of a call and cannot be entered again; and a store
+ * of 8 bytes is cheaper to keep than an image.
+ *
+ * Invariants
+ *   E1  The image before the transaction plus all recorded stores is the image after it, byte for byte; otherwise a store was
+ *       missed and the run fails, whatever recovery says.
+ *   E2  Once a cut came out as "after", no later cut of the same transaction comes out as "before".
+ *   E3  An image that recovery left is left alike by a second open.
+ *   E4  Recovery itself is cut at each of its stores (levels of depth 1) and must come to the state that it came to uncut.
+ */
+#ifndef PHEAP_KILL_EXPLORE_H
+#define PHEAP_KILL_EXPLORE_H
+
+#include "memfile.h"
+#include "oracle.h"
+#include "tags.h"
+
+#define LEVELS 4u /* 0: the living heap; 1: its recovery; 2: recovery of a cut recovery; 3: one more */
+
+struct event {
+	uint64_t off;
+	uint64_t data; /* bytes stored, little-endian; kind size: the new size */
+	uint8_t n;     /* 1 to 8 bytes; 0: the file's size */
+	uint8_t phase, op;
+};
+
+struct level {
+	struct memfile *file;
+	unsigned depth;
+	char *base; /* image before event `at` */
+	uint64_t base_size;
+	struct event *events;
+	size_t count, room;
+	struct event pending; /* reported, its bytes not yet read */
+	bool pending_set, record;
+	uint8_t stale[MEMFILE_PAGES]; /* pages of `file` that may differ from the base one level up */
+};
+
+struct explore {
+	struct level levels[LEVELS];
+	struct level *current; /* whose stores are being reported */
+	struct oracle *oracle;
+	const struct oracle_model *before, *after;
+	unsigned depth_max;	 /* 0: no cut recoveries */
+	unsigned nested_every;	 /* every n-th point's recovery is cut, too */
+	unsigned again_every;	 /* every n-th point is opened a second time */
+	unsigned follow_every;	 /* after every n-th point life goes on */
+	unsigned fsck_every;
+	const char *fsck;	 /* path of pheap-fsck, or NULL */
+	const char *sample_path; /* real file for it */
+	const char *image_path;	 /* where the first bad image goes, or NULL */
+	uint64_t seed, script, tx;
+	bool seen_after, stop;
+
+	uint64_t points, nested_points, follow_count, again_count, fsck_count, store_count;
+	uint64_t points_max;
+	uint64_t op_points[ORACLE_OP_COUNT], op_bad[ORACLE_OP_COUNT];
+	uint64_t tag_points[TAG_COUNT], tag_bad[TAG_COUNT];
+	uint64_t violations, violations_max;
+	/* For the message of a crash inside recovery. */
+	size_t at;
+	struct event where;
+};
+
+void explore_init(struct explore *x);
+void explore_free(struct explore *x);
+/* From now on the living heap is what memfile 0 holds. */
+void explore_rebase(struct explore *x);
+/* Reporting of stores to the living heap. */
+void explore_on(struct explore *x);
+void explore_off(struct explore *x);
+/* Looks at every image since the last call; `before` and `after` are the oracle's two models. */
+void explore_run(struct explore *x, const struct oracle_model *before, const struct oracle_model *after);
+void explore_violation(struct explore *x, const struct event *e, const char *what, const char *why);
+
+/* fsck.c: runs x->fsck on an image. Crash images: with -y, and the result must be one of the models. 0 or -1 with why. */
+int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why, size_t why_size);
+/* Opens memfile `file` holding an image; which model fits: 1 before, 2 after, 3 both; -1 with why. */
+int explore_match(struct explore *x, pheap *h, char *why, size_t why_size);
+
+#endif

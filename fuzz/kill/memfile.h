@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * memfile.h: files that are memory: a table for os.h without a system call.
+ *
+ * What: a few named files, locks per open description, a clock that moves when it is read, a seeded random source.
+ * Why: recovery of an image takes microseconds instead of a millisecond of system calls, and the same seed gives the same bytes.
+ *
+ * Invariants
+ *   V1  A mapping of a memfile is its bytes. All that ends here, the files never move.
+ *   V2  Inode, birth time and boot id are those of a real file given to memfile_identity, so that an image written to
+ *       that file is accepted as itself; files differ by device number.
+ */
+#ifndef PHEAP_KILL_MEMFILE_H
+#define PHEAP_KILL_MEMFILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MEMFILE_COUNT 6u
+#define MEMFILE_CAPACITY (1u << 20)
+#define MEMFILE_PAGE 512u
+#define MEMFILE_PAGES (MEMFILE_CAPACITY / MEMFILE_PAGE)
+
+struct memfile {
+	char *bytes;   /* MEMFILE_CAPACITY of them */
+	uint64_t size; /* of the file */
+	bool named;
+	uint64_t space; /* bytes the "disk" gives to this file; 0: no limit */
+	/* Called before up to 8 bytes at off, or (n 0) the size, to `off`, change by a call; may be NULL. */
+	void (*written)(struct memfile *f, uint64_t off, uint64_t n);
+};
+
+extern const struct ph_os memfile_os;
+
+struct memfile *memfile_get(unsigned i); /* path "mem:I" */
+/* Takes identity from the real file at path. 0 or -errno. */
+int memfile_identity(const char *path);
+void memfile_seed(uint64_t seed);
+/* As the death of all processes: locks and descriptors of this file are gone. */
+void memfile_kill(struct memfile *f);
+void memfile_clear(struct memfile *f);
+
+#endif

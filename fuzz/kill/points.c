@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * points.c: rungs 2 and 3: death at every store of every operation, and at every store of the recovery after it.
+ *
+ * What: scripts drawn from a seed, each on a heap of its own kind; after every transaction all images in between are recovered and
+ * held against the oracle. The last line says how many cases passed: one for each kind of call and one for each ORDER tag.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "explore.h"
+#include "os.h"
+#include "runtime.h"
+
+#define SCRIPT_TX_MAX 40u
+
+static struct explore explore = {
+	.points_max = 200000,
+	.depth_max = 1,
+	.nested_every = 40,
+	.again_every = 5,
+	.follow_every = 7,
+	.fsck_every = 997,
+	.violations_max = 5,
+	.seed = 1,
+};
+static struct oracle oracle;
+static char sample_path[512];
+static const char usage[] =
+	"usage: kill-points [--points N] [--seconds N] [--seed S] [--script I] [--mutant N] [--nested EVERY] [--depth D]\n"
+	"                   [--fsck PROGRAM] [--image FILE] [--quiet]\n";
+
+static void on_crash(int signal)
+{
+	static char text[400];
+	int n = snprintf(text, sizeof(text),
+			 "violation: recovery, or the oracle's calls, ended by signal %d\n  cut before store %zu of transaction %" PRIu64
+			 " (%s)\n  replay: --seed %" PRIu64 " --script %" PRIu64 "\n0 passed, 1 failed\n",
+			 signal, explore.at, explore.tx, oracle_op_names[explore.where.op], explore.seed, explore.script);
+
+	(void)!write(1, text, (size_t)n);
+	unlink(sample_path);
+	_exit(3);
+}
+
+static void crash_handlers(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
+		signal(signals[i], on_crash);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void oracle_failed_at(const char *what)
+{
+	struct event e = {.op = (uint8_t)oracle.op};
+
+	explore.at = 0;
+	explore_violation(&explore, &e, what, oracle.why);
+}
+
+/* ORDER(create-publish): at the moment of the link the image is whole. Everything before it has no name. */
+static int create(uint64_t script_seed)
+{
+	struct pheap_options opt = oracle_options(script_seed);
+	struct memfile *f = memfile_get(0);
+	pheap *h;
+	int rc;
+
+	memfile_kill(f);
+	memfile_clear(f);
+	rc = pheap_open("mem:0", PHEAP_CREATE | PHEAP_EXCL, &opt, &h);
+	if (rc) {
+		snprintf(oracle.why, sizeof(oracle.why), "create: %d (%s)", rc, pheap_error_detail(NULL));
+		return rc;
+	}
+	if (script_seed / 16 % 3 == 0)
+		f->space = f->size + 65536; /* a disk that will be full */
+	return oracle_start(&oracle, h, script_seed);
+}
+
+/* ORDER(clean-last), ORDER(state-dirty), ORDER(attach-limit), ORDER(member-byte): a close and an open, cut at every store. */
+static int reopen(void)
+{
+	int rc;
+
+	oracle.op = ORACLE_OP_CLOSE;
+	explore_on(&explore);
+	for (unsigned i = 0; i < ORACLE_RESERVED; i++)
+		oracle.committed.reserved[i].off = oracle.working.reserved[i].off = 0;
+	rc = pheap_close(oracle.h);
+	if (!rc) {
+		oracle.op = ORACLE_OP_OPEN;
+		rc = pheap_open("mem:0", 0, NULL, &oracle.h);
+	}
+	oracle.op = ORACLE_OP_NONE;
+	explore_off(&explore);
+	if (rc)
+		snprintf(oracle.why, sizeof(oracle.why), "reopen: %d (%s)", rc, pheap_error_detail(NULL));
+	return rc;
+}
+
+static int one_transaction(void)
+{
+	char why[256];
+	int rc = 0;
+
+	switch (oracle_below(&oracle.rng, 12)) {
+	case 0:
+		rc = reopen();
+		break;
+	case 1:
+	case 2:
+		explore_on(&explore);
+		rc = oracle_between(&oracle);
+		break;
+	default:
+		explore_on(&explore);
+		rc = oracle_tx(&oracle);
+	}
+	explore_off(&explore);
+	if (rc) {
+		oracle_failed_at("call");
+		return rc;
+	}
+	explore_run(&explore, &oracle.committed, &oracle.working);
+	oracle_settle(&oracle);
+	if (oracle_check(oracle.h, &oracle.committed, why, sizeof(why)) == 0)
+		return 0;
+	snprintf(oracle.why, sizeof(oracle.why), "%s", why);
+	oracle_failed_at("living heap");
+	return -1;
+}
+
+static void script(uint64_t i)
+{
+	uint64_t seed = explore.seed * 1000003 + i;
+
+	explore.script = i;
+	explore.tx = 0;
+	memfile_seed(seed);
+	if (create(seed)) {
+		oracle_failed_at("start");
+		return;
+	}
+	oracle.store = kr_copy;
+	explore_rebase(&explore);
+	for (explore.tx = 1; explore.tx <= SCRIPT_TX_MAX && !explore.stop && explore.points < explore.points_max; explore.tx++)
+		if (one_transaction())
+			break;
+	if (pheap_current(oracle.h))
+		pheap_abort(pheap_current(oracle.h));
+	if (pheap_close(oracle.h))
+		oracle_failed_at("close");
+	oracle_end(&oracle);
+}
+
+static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
+{
+	unsigned passed = 0, failed = 0;
+
+	for (unsigned i = ORACLE_OP_OPEN; i < ORACLE_OP_COUNT; i++) {
+		if (i == ORACLE_OP_RECOVERY)
+			continue;
+		bool good = explore.op_points[i] && !explore.op_bad[i];
+
+		passed += good;
+		failed += !good;
+		if (!quiet || (!good && explore.op_points[i]))
+			printf("  call %-12s %8" PRIu64 " points, %" PRIu64 " bad\n", oracle_op_names[i], explore.op_points[i],
+			       explore.op_bad[i]);
+	}
+	for (unsigned i = TAG_CREATE_PUBLISH + 1; i < TAG_COUNT; i++) {
+		bool good = explore.tag_points[i] && !explore.tag_bad[i];
+
+		passed += good;
+		failed += !good;
+		if (!quiet || (!good && explore.tag_points[i]))
+			printf("  ORDER(%s) %*s%8" PRIu64 " points, %" PRIu64 " bad\n", tag_names[i], (int)(15 - strlen(tag_names[i])), "",
+			       explore.tag_points[i], explore.tag_bad[i]);
+	}
+	printf("seed %" PRIu64 ": %" PRIu64 " scripts, %" PRIu64 " stores, %" PRIu64 " points, %" PRIu64 " in cut recoveries, %" PRIu64
+	       " opened again, %" PRIu64 " lived on, %" PRIu64 " fsck runs, %" PRIu64 " violations; %" PRIu64 " points/s\n",
+	       explore.seed, scripts, explore.store_count, explore.points, explore.nested_points, explore.again_count,
+	       explore.follow_count, explore.fsck_count, explore.violations,
+	       (explore.points + explore.nested_points) * 1000 / (ms ? ms : 1));
+	if (explore.violations && !failed)
+		failed = 1;
+	printf("%u passed, %u failed\n", passed, failed);
+	return failed;
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text, &end, 0);
+
+	if (*end || !*text) {
+		fprintf(stderr, "%s", usage);
+		exit(2);
+	}
+	return n;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"points", 1, NULL, 'p'}, {"seed", 1, NULL, 's'},   {"script", 1, NULL, 'i'}, {"mutant", 1, NULL, 'm'},
+		{"nested", 1, NULL, 'n'}, {"depth", 1, NULL, 'd'},  {"fsck", 1, NULL, 'f'},   {"image", 1, NULL, 'o'},
+		{"quiet", 0, NULL, 'q'},  {"seconds", 1, NULL, 't'}, {0}};
+	uint64_t only = UINT64_MAX, seconds = 0, i = 0, start = now_ms();
+	const char *tmp = getenv("TMPDIR");
+	bool quiet = false;
+	int c, fd;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+		switch (c) {
+		case 'p': explore.points_max = number(optarg); break;
+		case 's': explore.seed = number(optarg); break;
+		case 'i': only = number(optarg); break;
+		case 'm': ph_mutant = (int)number(optarg); break;
+		case 'n': explore.nested_every = (unsigned)number(optarg); break;
+		case 'd': explore.depth_max = (unsigned)number(optarg); break;
+		case 'f': explore.fsck = optarg; break;
+		case 'o': explore.image_path = optarg; break;
+		case 't': seconds = number(optarg); explore.points_max = UINT64_MAX; break;
+		case 'q': quiet = true; break;
+		default: fprintf(stderr, "%s", usage); return 2;
+		}
+	snprintf(sample_path, sizeof(sample_path), "%s/pheap-kill-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	fd = mkstemp(sample_path);
+	if (fd < 0 || memfile_identity(sample_path))
+		return perror(sample_path), 2;
+	close(fd);
+	explore.sample_path = sample_path;
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("kill-points: seed %" PRIu64 "\n", explore.seed);
+	crash_handlers();
+	ph_os = &memfile_os;
+	explore_init(&explore);
+	explore.oracle = &oracle;
+	for (i = 0; !explore.stop && explore.points < explore.points_max; i++) {
+		if (only != UINT64_MAX && i)
+			break;
+		if (seconds && now_ms() - start >= seconds * 1000)
+			break;
+		alarm(120);
+		script(only != UINT64_MAX ? only : i);
+	}
+	unlink(sample_path);
+	c = (int)report(quiet, now_ms() - start, i);
+	explore_free(&explore);
+	return explore.violations || (c && only == UINT64_MAX) ? 1 : 0;
+}

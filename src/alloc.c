@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * alloc.c: the allocator's private tables of one open heap. O(1): what is where is learnt by use.
+ */
+#include "alloc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int ph_alloc_open(struct pheap *h)
+{
+	h->alloc = calloc(1, sizeof(*h->alloc));
+	if (!h->alloc)
+		return -ENOMEM;
+	pthread_mutex_init(&h->alloc->lock, NULL);
+	return 0;
+}
+
+void ph_alloc_close(struct pheap *h)
+{
+	if (!h->alloc)
+		return;
+	pthread_mutex_destroy(&h->alloc->lock);
+	free(h->alloc->bins);
+	free(h->alloc->bin_map.slots);
+	free(h->alloc);
+	h->alloc = NULL;
+}

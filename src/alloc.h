@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * alloc.h: the allocator's private side: what a transaction chose, and where a process looks for free blocks.
+ *
+ * What: durable truth is bitmaps and descriptors, changed only at commit by SET, CLEAR and DESC records. What a
+ * transaction chose lives in struct ph_ops; where to look next lives in struct ph_alloc. Both can be lost at any time.
+ * Why no durable free lists: they are one more thing to recover, and a bitmap says the same in one bit a block.
+ *
+ * Invariants
+ *   A1  A block is chosen only in a run, or a claimed chunk, whose owner word is held by the choosing transaction (or member).
+ *   A2  bits[] and desc[] change only between the commit point and idle, under the run's latch, descriptors also under
+ *       the directory latch; so applying the records again is exact.
+ *   A3  ops entry: set and clr are disjoint from what the durable word already says: bits of set are 0 there, bits of clr
+ *       are 1 there or in set. Tested again under the latch before the commit point.
+ */
+#ifndef PH_ALLOC_H
+#define PH_ALLOC_H
+
+#include "heap.h"
+#include "map.h"
+
+struct pheap_tx;
+
+/* A bitmap word that this transaction will change. */
+struct ph_op {
+	uint64_t word_idx;	/* index in h->bits */
+	uint64_t head, desc;	/* chunk and descriptor of the run */
+	uint64_t set, clr;
+	uint64_t set_pos, clr_pos; /* log positions of their records, PH_NO_POSITION: none */
+};
+#define PH_NO_POSITION UINT64_MAX
+
+/* Descriptors that this transaction will write. */
+struct ph_desc_op {
+	uint64_t chunk, count;
+	uint64_t old_desc, new_desc; /* of the head chunk */
+	uint64_t position;
+	bool first; /* of this transaction for this chunk, so old_desc is what the file must say at commit */
+};
+
+struct ph_ops {
+	struct ph_op *ops;
+	uint32_t count, room;
+	struct ph_map map; /* word_idx -> index in ops; used from PH_OPS_LINEAR on */
+	struct ph_desc_op *descs;
+	uint32_t desc_count, desc_room;
+	struct ph_map desc_map; /* chunk -> latest index in descs */
+	uint64_t *heads; /* runs to latch: room for count + desc_count */
+	uint32_t head_count, head_room;
+	bool directory; /* the directory latch is held */
+};
+
+#define PH_RUN_CACHE 32u
+struct ph_run_hint {
+	uint64_t desc;	/* whole descriptor word expected at head; 0: empty */
+	uint64_t head;
+	uint32_t word;	/* first bitmap word worth a look */
+};
+struct ph_run_cache {
+	struct ph_run_hint hints[PH_RUN_CACHE];
+};
+
+/* Runs with free blocks that this process knows of, by class and type. */
+#define PH_BIN_RECENT 64u
+struct ph_bin {
+	uint64_t key;		/* type << 12 | block size / 8 */
+	uint64_t cursor;	/* the sweep over the directory stands here; chunk_count: done */
+	uint32_t recent_count;
+	uint64_t recent[PH_BIN_RECENT]; /* heads noted by frees */
+	bool lost;		/* more were freed than `recent` holds: sweep again before growing */
+};
+
+#define PH_HOLE_CLASSES 16u
+struct ph_alloc {
+	pthread_mutex_t lock;
+	struct ph_bin *bins;
+	uint32_t bin_count, bin_room;
+	struct ph_map bin_map;
+	uint64_t holes[PH_HOLE_CLASSES]; /* no row of 2^i free chunks begins below */
+	uint64_t change_seen;		 /* directory_change_count when the holes were last right */
+	uint64_t freed_count;		 /* blocks freed since the last search for empty runs */
+};
+
+int ph_alloc_open(struct pheap *h);
+void ph_alloc_close(struct pheap *h);
+
+/* chunk.c: rows of free chunks, claimed for `word` by their owner words. 0, -ENOSPC, others. */
+int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk);
+int ph_chunk_claim_journal(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
+bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
+void ph_chunk_unclaim(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
+void ph_chunk_freed(struct pheap *h, uint64_t chunk);
+/* As claim, but reclaims empty runs and grows the file when there is nothing. */
+int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk);
+static inline uint64_t ph_chunk_of(const struct pheap *h, uint64_t off)
+{
+	return (off - h->data_off) >> PHD_CHUNK_SHIFT;
+}
+static inline uint64_t ph_chunk_off(const struct pheap *h, uint64_t chunk)
+{
+	return h->data_off + (chunk << PHD_CHUNK_SHIFT);
+}
+static inline uint64_t ph_chunk_count(const struct pheap *h)
+{
+	return __atomic_load_n(&h->head->chunk_count, __ATOMIC_ACQUIRE);
+}
+static inline uint64_t ph_desc_load(const struct pheap *h, uint64_t chunk)
+{
+	return __atomic_load_n(&h->desc[chunk], __ATOMIC_ACQUIRE);
+}
+
+/* run.c */
+size_t ph_run_class(size_t n);	      /* block size for n bytes, n <= PHD_BLOCK_SIZE_MAX */
+uint32_t ph_run_length(const struct pheap *h, size_t block_size);
+uint32_t ph_run_blocks(uint64_t desc);
+/* A free block of that class and type chosen for the transaction; its SET record is in the log. */
+int ph_run_alloc(struct pheap_tx *tx, size_t block_size, uint32_t type, uint64_t *ret_off);
+/* A run of that class and type with a free block, its owner word taken for `word`; made when there is none.
+ * `desc` is that of the longest run; the one found may be shorter: *ret_desc. */
+int ph_run_get(struct pheap_tx *tx, uint64_t word, uint64_t desc, uint64_t *ret_head, uint64_t *ret_desc);
+void ph_run_cache_return(struct pheap_tx *tx); /* the thread ends: others may use its runs */
+void ph_run_note(struct pheap_tx *tx, uint64_t head, uint64_t desc); /* has free blocks, for later */
+uint64_t ph_run_reclaim(struct pheap_tx *tx); /* empty runs become free chunks; how many chunks */
+
+/* ops.c */
+int ph_ops_set(struct pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask);
+int ph_ops_clear(struct pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask);
+struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx);
+int ph_ops_desc(struct pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc, uint64_t new_desc);
+/* Descriptor as this transaction sees it. */
+uint64_t ph_ops_desc_of(const struct pheap_tx *tx, const struct pheap *h, uint64_t chunk);
+int ph_ops_prepare(struct pheap_tx *tx);     /* latches and tests; on error everything is released again */
+void ph_ops_release(struct pheap_tx *tx);    /* latches, after idle */
+void ph_ops_forget(struct pheap_tx *tx, uint64_t position); /* rollback: rebuilds from the log below position */
+void ph_ops_clear_all(struct ph_ops *ops);
+void ph_ops_free(struct ph_ops *ops);
+
+/* block.c: where a block is and what it is. */
+struct ph_block {
+	uint64_t off;	   /* start */
+	uint64_t size;	   /* usable bytes */
+	uint64_t head;	   /* chunk */
+	uint64_t desc;	   /* as the transaction sees it */
+	uint64_t word_idx; /* runs: its bit */
+	uint64_t mask;
+	bool run;
+};
+/* The block that starts at off, allocated (committed or by tx, which may be NULL). 0, or -EINVAL and why in *ret_why. */
+int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *ret, const char **ret_why);
+int ph_block_alloc(struct pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t *ret_off, uint64_t *ret_size);
+int ph_block_free(struct pheap_tx *tx, uint64_t off);
+bool ph_block_freed(const struct pheap_tx *tx, uint64_t off); /* is off inside a block that tx freed? */
+
+#endif

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * block.c: blocks by address: finding, allocating, freeing, resizing.
+ *
+ * Invariant
+ *   X1  Every pointer that comes from the caller is checked against descriptors and bitmaps before anything is recorded:
+ *       a pointer into the middle of a block, or to a free one, is -EINVAL and dooms the transaction.
+ */
+#include <errno.h>
+
+#include "defer.h"
+#include "error.h"
+#include "reserve.h"
+#include "tx.h"
+
+#define ALIGN_MAX (2ull << 20)
+
+static uint64_t extent_chunks(size_t n)
+{
+	return (n + PHD_CHUNK_SIZE - 1) >> PHD_CHUNK_SHIFT;
+}
+
+static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b, const char **why)
+{
+	uint64_t delta = off - ph_chunk_off(h, b->head), bits;
+	uint32_t idx;
+
+	b->run = true;
+	b->size = PHD_DESC_BLOCK_SIZE(b->desc);
+	if (b->size == 0 || delta >= PHD_DESC_RUN_COUNT(b->desc) << PHD_CHUNK_SHIFT) {
+		*why = "in a damaged part of the heap";
+		return -EINVAL;
+	}
+	idx = (uint32_t)delta / (uint32_t)b->size;
+	if (delta != idx * b->size) {
+		*why = "inside a block, not its start";
+		return -EINVAL;
+	}
+	b->off = off;
+	b->word_idx = b->head * 4 + idx / 64;
+	b->mask = 1ull << idx % 64;
+	bits = __atomic_load_n(&h->bits[b->word_idx], __ATOMIC_ACQUIRE);
+	if (tx && tx->ops.count) {
+		const struct ph_op *op = ph_ops_find(&tx->ops, b->word_idx);
+
+		if (op)
+			bits = (bits | op->set) & ~op->clr;
+	}
+	if (bits & b->mask)
+		return 0;
+	*why = "not allocated (freed twice?)";
+	return -EINVAL;
+}
+
+int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b, const char **why)
+{
+	uint64_t chunk;
+
+	*why = "outside of the heap";
+	if (off < h->data_off || off >= ph_chunk_off(h, ph_chunk_count(h)))
+		return -EINVAL;
+	chunk = ph_chunk_of(h, off);
+	b->desc = ph_ops_desc_of(tx, h, chunk);
+	b->head = chunk;
+	if (PHD_DESC_KIND(b->desc) == PHD_DESC_CONT && PHD_DESC_COUNT(b->desc) <= chunk) {
+		b->head = chunk - PHD_DESC_COUNT(b->desc);
+		b->desc = ph_ops_desc_of(tx, h, b->head);
+	}
+	switch (PHD_DESC_KIND(b->desc)) {
+	case PHD_DESC_RUN:
+		return run_block_find(h, tx, off, b, why);
+	case PHD_DESC_EXTENT:
+		if (PHD_DESC_TYPE(b->desc) == PHD_TYPE_JOURNAL)
+			return -EINVAL;
+		b->run = false;
+		b->off = off;
+		b->size = PHD_DESC_COUNT(b->desc) << PHD_CHUNK_SHIFT;
+		*why = "inside a block, not its start";
+		return off == ph_chunk_off(h, b->head) ? 0 : -EINVAL;
+	default:
+		*why = "not allocated (freed twice?)";
+		return -EINVAL;
+	}
+}
+
+static int extent_alloc(pheap_tx *tx, size_t n, uint64_t align, uint32_t type, uint64_t *ret_off)
+{
+	uint64_t count = extent_chunks(n), chunk, step = align > PHD_CHUNK_SIZE ? align >> PHD_CHUNK_SHIFT : 1;
+	int rc = ph_chunk_get(tx, tx->word, count, step, &chunk);
+
+	if (rc)
+		return rc;
+	rc = ph_ops_desc(tx, chunk, count, 0, PHD_DESC_MAKE_EXTENT(type, count));
+	if (rc) {
+		ph_chunk_unclaim(tx->h, tx->word, chunk, count);
+		return rc;
+	}
+	*ret_off = ph_chunk_off(tx->h, chunk);
+	return 0;
+}
+
+/* Block i of a run starts at i * size from a chunk: aligned iff the size is a multiple of the alignment. */
+int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t *ret_off, uint64_t *ret_size)
+{
+	size_t size = n <= PHD_BLOCK_SIZE_MAX ? ph_run_class(n) : 0;
+	int rc;
+
+	if (size && align > 8)
+		while (size <= PHD_BLOCK_SIZE_MAX && size % align)
+			size = ph_run_class(size + 1);
+	if (size && size <= PHD_BLOCK_SIZE_MAX && align <= PHD_CHUNK_SIZE) {
+		*ret_size = size;
+		rc = ph_run_alloc(tx, size, type, ret_off);
+	} else {
+		*ret_size = extent_chunks(n) << PHD_CHUNK_SHIFT;
+		rc = extent_alloc(tx, n, align, type, ret_off);
+	}
+	if (rc == 0)
+		ph_cover_add(&tx->cover, *ret_off, *ret_size);
+	return rc;
+}
+
+int ph_block_free(pheap_tx *tx, uint64_t off)
+{
+	struct ph_block b;
+	const char *why;
+	int rc = ph_block_find(tx->h, tx, off, &b, &why);
+
+	if (rc)
+		return ph_error(tx->h, rc, "free of offset 0x%llx: it is %s", (unsigned long long)off, why);
+	if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
+		return ph_error(tx->h, -EINVAL, "free of offset 0x%llx: it belongs to the heap itself", (unsigned long long)off);
+	if (b.run)
+		return ph_ops_clear(tx, b.head, b.word_idx, b.mask);
+	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
+}
+
+bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)
+{
+	const struct pheap *h = tx->h;
+	uint64_t chunk = ph_chunk_of(h, off), desc = ph_desc_load(h, chunk), head = chunk;
+
+	/* Extents by what the log says of their head: a descriptor in the file may still be that of before. */
+	for (uint32_t i = 0; i < tx->ops.desc_count; i++) {
+		const struct ph_desc_op *d = &tx->ops.descs[i];
+
+		if (chunk >= d->chunk && chunk - d->chunk < d->count && ph_ops_desc_of(tx, h, d->chunk) == 0)
+			return true;
+	}
+	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
+		head = chunk - PHD_DESC_COUNT(desc);
+		desc = ph_desc_load(h, head);
+	}
+	if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && PHD_DESC_BLOCK_SIZE(desc)) {
+		uint64_t idx = (off - ph_chunk_off(h, head)) / PHD_DESC_BLOCK_SIZE(desc);
+		const struct ph_op *op = ph_ops_find(&tx->ops, head * 4 + idx / 64);
+
+		return op && (op->clr >> idx % 64 & 1);
+	}
+	return false;
+}
+
+/* --- the public calls ------------------------------------------------------------------------------------------------ */
+
+static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t n, uint32_t type, uint64_t *ret_size)
+{
+	uint64_t off;
+	int rc = ph_tx_enter(tx, call);
+
+	if (rc)
+		return NULL;
+	if (n == 0 || type > PHD_TYPE_USER_MAX || align == 0 || (align & (align - 1)) || align > ALIGN_MAX) {
+		ph_tx_fail(tx, -EINVAL, "%s: %s", call,
+			   n == 0 ? "a block of 0 bytes" : type > PHD_TYPE_USER_MAX ? "type numbers end at 65535" :
+			   "alignment must be a power of two, at most 2 MiB");
+		return NULL;
+	}
+	if (n > tx->h->super.size_max) {
+		ph_tx_fail(tx, -ENOSPC, "%s: %zu bytes are more than the heap's max_size", call, n);
+		return NULL;
+	}
+	rc = ph_block_alloc(tx, n, align, type, &off, ret_size);
+	if (rc) {
+		/* What this transaction freed counts as used until it commits: said here because it surprises. */
+		ph_tx_fail(tx, rc, NULL);
+		return NULL;
+	}
+	return tx->base + off;
+}
+
+void *pheap_alloc(pheap_tx *tx, size_t n, uint32_t type)
+{
+	uint64_t size;
+
+	return alloc_checked(tx, "pheap_alloc", 8, n, type, &size);
+}
+
+void *pheap_alloc_aligned(pheap_tx *tx, size_t align, size_t n, uint32_t type)
+{
+	uint64_t size;
+
+	return alloc_checked(tx, "pheap_alloc_aligned", align < 8 && align && !(align & (align - 1)) ? 8 : align, n, type, &size);
+}
+
+void *pheap_zalloc(pheap_tx *tx, size_t n, uint32_t type)
+{
+	uint64_t size;
+	void *p = alloc_checked(tx, "pheap_zalloc", 8, n, type, &size);
+
+	if (p)
+		ph_zero(tx->h->map + ph_tx_range(tx, p, n), size);
+	return p;
+}
+
+void *pheap_dup(pheap_tx *tx, const void *src, size_t n, uint32_t type)
+{
+	uint64_t size;
+	void *p;
+
+	if (!src && ph_tx_enter(tx, "pheap_dup") == 0) {
+		ph_tx_fail(tx, -EINVAL, "pheap_dup: src is NULL");
+		return NULL;
+	}
+	p = alloc_checked(tx, "pheap_dup", 8, n, type, &size);
+	if (p)
+		ph_copy(p, src, n);
+	return p;
+}
+
+int pheap_free(pheap_tx *tx, const void *p)
+{
+	uint64_t off;
+	int rc = ph_tx_enter(tx, "pheap_free");
+
+	if (rc || !p)
+		return rc;
+	off = ph_tx_range(tx, p, 1);
+	if (!off)
+		return ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_free: %p is not in this heap", p);
+	rc = ph_block_free(tx, off);
+	return rc ? ph_tx_fail(tx, rc, NULL) : 0;
+}
+
+/* An extent shrinks, or grows into free chunks behind it. */
+static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int *ret_rc)
+{
+	uint64_t had = PHD_DESC_COUNT(b->desc), want = extent_chunks(n), type = PHD_DESC_TYPE(b->desc);
+
+	*ret_rc = 0;
+	if (want == had)
+		return true;
+	if (want > had) {
+		if (b->head + want > ph_chunk_count(tx->h) || !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
+			return false;
+		*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
+		return true;
+	}
+	*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
+	if (*ret_rc == 0)
+		*ret_rc = ph_ops_desc(tx, b->head + want, had - want, PHD_DESC_MAKE_CONT(type, want), 0);
+	return true;
+}
+
+/* In place when the size class stays, or an extent can be resized. */
+static bool block_fits(const struct ph_block *b, size_t n)
+{
+	if (b->run)
+		return n <= PHD_BLOCK_SIZE_MAX && n <= b->size && ph_run_class(n) * 2 > b->size;
+	return n > PHD_BLOCK_SIZE_MAX;
+}
+
+static void *realloc_move(pheap_tx *tx, const struct ph_block *b, size_t n)
+{
+	uint64_t off, size, old_size = b->size;
+	int rc = ph_block_alloc(tx, n, n % 16 ? 8 : 16, PHD_DESC_TYPE(b->desc), &off, &size);
+
+	if (rc == 0) {
+		ph_copy(tx->h->map + off, tx->h->map + b->off, old_size < n ? old_size : n);
+		rc = ph_block_free(tx, b->off);
+	}
+	if (rc) {
+		ph_tx_fail(tx, rc, NULL);
+		return NULL;
+	}
+	return tx->base + off;
+}
+
+void *pheap_realloc(pheap_tx *tx, const void *p, size_t n)
+{
+	struct ph_block b;
+	const char *why;
+	uint64_t off;
+	int rc = ph_tx_enter(tx, "pheap_realloc");
+
+	if (rc)
+		return NULL;
+	off = p ? ph_tx_range(tx, p, 1) : 0;
+	if (!p || n == 0)
+		rc = ph_tx_fail(tx, -EINVAL, "pheap_realloc: NULL or 0 bytes; use pheap_alloc and pheap_free");
+	else if (!off)
+		rc = ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_realloc: %p is not in this heap", p);
+	else if (ph_block_find(tx->h, tx, off, &b, &why) || PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
+		rc = ph_tx_fail(tx, -EINVAL, "pheap_realloc: %p is %s", p, why);
+	else if (n > tx->h->super.size_max)
+		rc = ph_tx_fail(tx, -ENOSPC, "pheap_realloc: %zu bytes are more than the heap's max_size", n);
+	/* Deferred stores to the old block must be in its bytes before they are copied or cut. */
+	if (rc == 0 && tx->has_defers)
+		rc = ph_fail_if(tx, ph_defer_settle(tx, b.off, b.size));
+	if (rc)
+		return NULL;
+	if (!block_fits(&b, n) || (!b.run && !extent_resize(tx, &b, n, &rc)))
+		return realloc_move(tx, &b, n);
+	/* The whole result may be stored to: old bytes need undo; chunks that were claimed just now do not. */
+	if (rc == 0)
+		rc = ph_tx_undo(tx, b.off, n < b.size ? n : b.size);
+	if (rc) {
+		ph_tx_fail(tx, rc, NULL);
+		return NULL;
+	}
+	return (void *)(uintptr_t)p;
+}
+
+/* --- questions ------------------------------------------------------------------------------------------------------- */
+
+static bool block_of(const pheap *h, const void *p, const char *call, struct ph_block *b)
+{
+	const char *why;
+	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)h->base);
+
+	ph_heap_check(h, call);
+	if (!p || h->forked || !ph_heap_has(h, off, 1))
+		return false;
+	if (ph_block_find(h, pheap_current(h), off, b, &why) == 0)
+		return true;
+	return ph_reserve_find(h, off, b);
+}
+
+size_t pheap_usable_size(const pheap *h, const void *p)
+{
+	struct ph_block b;
+
+	return block_of(h, p, "pheap_usable_size", &b) ? b.size : 0;
+}
+
+uint32_t pheap_type_of(const pheap *h, const void *p)
+{
+	struct ph_block b;
+
+	return block_of(h, p, "pheap_type_of", &b) ? PHD_DESC_TYPE(b.desc) : 0;
+}
+
+/* The first allocated block at or after bit `from` of the run; 0: none. */
+static uint64_t run_next(const pheap *h, const pheap_tx *tx, uint64_t head, uint64_t desc, uint64_t from)
+{
+	uint32_t blocks = ph_run_blocks(desc);
+
+	for (uint64_t i = from; i < blocks; i = (i | 63) + 1) {
+		uint64_t idx = head * 4 + i / 64, bits = __atomic_load_n(&h->bits[idx], __ATOMIC_ACQUIRE);
+		const struct ph_op *op = tx && tx->ops.count ? ph_ops_find(&tx->ops, idx) : NULL;
+
+		if (op)
+			bits = (bits | op->set) & ~op->clr;
+		bits &= ~0ull << i % 64;
+		if (bits) {
+			uint64_t at = i / 64 * 64 + (unsigned)__builtin_ctzll(bits);
+
+			return at < blocks ? ph_chunk_off(h, head) + at * PHD_DESC_BLOCK_SIZE(desc) : 0;
+		}
+	}
+	return 0;
+}
+
+static bool type_wanted(uint64_t desc, uint32_t type)
+{
+	return PHD_DESC_TYPE(desc) <= PHD_TYPE_USER_MAX && (type == UINT32_MAX || PHD_DESC_TYPE(desc) == type);
+}
+
+const void *pheap_next(const pheap *h, uint32_t type, const void *prev)
+{
+	const pheap_tx *tx = pheap_current(h);
+	uint64_t end = ph_chunk_count(h), chunk = h->super.journal_count, from = 0;
+
+	if (prev) {
+		uint64_t off = (uint64_t)((uintptr_t)prev - (uintptr_t)h->base), desc;
+
+		if (!ph_heap_has(h, off, 1))
+			return NULL;
+		chunk = ph_chunk_of(h, off);
+		desc = ph_desc_load(h, chunk);
+		if (PHD_DESC_KIND(desc) == PHD_DESC_CONT && PHD_DESC_COUNT(desc) <= chunk) {
+			chunk -= PHD_DESC_COUNT(desc);
+			desc = ph_desc_load(h, chunk);
+		}
+		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && PHD_DESC_BLOCK_SIZE(desc))
+			from = (off - ph_chunk_off(h, chunk)) / PHD_DESC_BLOCK_SIZE(desc) + 1;
+		else
+			from = 1; /* past the one block of an extent, also when it was freed here */
+	}
+	while (chunk < end) {
+		uint64_t desc = ph_ops_desc_of(tx, h, chunk), step = 1, off;
+
+		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN) {
+			step = PHD_DESC_RUN_COUNT(desc);
+			off = type_wanted(desc, type) ? run_next(h, tx, chunk, desc, from) : 0;
+			if (off)
+				return h->base + off;
+		} else if (PHD_DESC_KIND(desc) == PHD_DESC_EXTENT) {
+			step = PHD_DESC_COUNT(desc);
+			if (from == 0 && type_wanted(desc, type))
+				return h->base + ph_chunk_off(h, chunk);
+		}
+		chunk += step ? step : 1;
+		from = 0;
+	}
+	return NULL;
+}

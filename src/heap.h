@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * heap.h: the process-private side of an open heap and of a thread's transaction; the structs that modules share.
+ *
+ * What: struct pheap (handle) and what each module keeps in it. No module keeps state elsewhere, except the table of
+ * open heaps (open.c) and each thread's cache of its transactions (thread.c).
+ *
+ * Invariants
+ *   H1  The first word of struct pheap and of struct pheap_tx is the base of the user's mapping (frozen ABI).
+ *   H2  Handles and transactions live in memory that is never unmapped while the library is loaded, so a stale pointer
+ *       reads a magic word that is wrong, not freed memory.
+ *   H3  Durable words are reached through the pointers below, which point into `map`, never through `base`.
+ */
+#ifndef PH_HEAP_H
+#define PH_HEAP_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <urcu/list.h>
+
+#include "layout.h"
+#include "pheap.h"
+
+#define PH_HANDLE_MAGIC 0x656c646e61486850ull
+#define PH_CACHELINE 64
+
+struct ph_super; /* geometry in memory: super.h */
+
+struct pheap {
+	char *base;		/* user's mapping (H1); PROT_READ in a read-only heap */
+	uint64_t magic;		/* PH_HANDLE_MAGIC while open */
+	uint64_t id;		/* of this open, never reused in this process */
+	char *map;		/* the library's mapping; == base unless read-only */
+	struct phd_coord *coord;
+	struct phd_member *members;
+	struct phd_stripe *stripes;
+	struct phd_lane *lanes;
+	struct phd_head *head;
+	char *lane_logs;
+	uint64_t *desc;
+	uint64_t *bits;		/* 4 words a chunk */
+	struct phd_words *words;
+	char *data;
+	uint64_t data_off;
+	uint64_t data_end;	/* data_off + chunk_max * PHD_CHUNK_SIZE */
+	struct phd_super super; /* as validated at open */
+	uint64_t member_id;	/* attachment number */
+	uint32_t slot;		/* member slot */
+	uint32_t flags;		/* PHEAP_* of open */
+	bool read_only;		/* user mapping is PROT_READ; transactions must be PHEAP_READ */
+	bool passive;		/* no write permission on the file: not a member, clean heap only */
+	bool fenced;		/* this member fences in begin (no membarrier) */
+	bool forked;		/* this is the child of the process that opened it */
+	int fd;
+	uint32_t ref_count;	/* opens of the same file in this process */
+	uint64_t dev, inode;
+	uint64_t lock_timeout_ns;
+	struct cds_list_head node; /* in open.c's table */
+	uint64_t recovered_back, recovered_forward, recovery_ns, open_ns;
+	bool was_clean;
+
+	pthread_mutex_t lock;	/* guards txs, lanes_free */
+	struct cds_list_head txs; /* struct pheap_tx of all threads */
+	pthread_mutex_t recovery_lock; /* R2: one recoverer per process */
+	struct ph_alloc *alloc;	/* alloc.c: partial runs, cursors */
+	struct ph_reserve *reserve; /* reserve.c */
+};
+
+/* open.c: the public edge's guard. Aborts with a message when h is no open heap. */
+void ph_heap_check(const pheap *h, const char *call);
+
+static inline bool ph_heap_has(const pheap *h, uint64_t off, uint64_t n)
+{
+	/* no overflow: off and n are compared before they are added */
+	return off >= h->data_off && off <= h->data_end && n <= h->data_end - off;
+}
+
+#endif

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * log.c: segments of a log, applying it, undoing it, and reading one that a dead process left.
+ * See log.h for what and why.
+ */
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "alloc.h"
+#include "error.h"
+#include "tx.h"
+#include "word.h"
+
+#define LOG_END_MAX 0xfffffff0ull /* positions are 32 bits */
+#define LOG_EXT_CHUNKS_MIN 4u
+#define LOG_EXT_CHUNKS_MAX 4096u /* 16 MiB */
+
+static uint64_t *segment_link(struct pheap_tx *tx, uint32_t idx)
+{
+	const struct ph_segment *s = &tx->log.segments[idx];
+
+	if (s->off == 0)
+		return &tx->lane->ext_off;
+	return &((struct phd_log_ext *)(void *)(tx->h->map + s->off))->next_off;
+}
+
+static void log_aim(struct ph_log *log)
+{
+	const struct ph_segment *s = &log->segments[log->count - 1];
+
+	log->next = s->start + (log->end - s->base) * 8;
+	log->limit = s->start + s->room * 8;
+}
+
+void ph_log_reset(struct pheap_tx *tx)
+{
+	struct ph_log *log = &tx->log;
+
+	log->count = 1;
+	log->end = log->last = 0;
+	log_aim(log);
+	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane, an empty log.
+	 * Without it recovery would undo with the records of the last transaction. Pairs with log.c:ph_log_load. */
+	__atomic_store_n(&tx->lane->used, 0, __ATOMIC_RELEASE);
+	if (log->ext_set) {
+		__atomic_store_n(&tx->lane->ext_off, 0, __ATOMIC_RELEASE);
+		log->ext_set = false;
+	}
+}
+
+size_t ph_log_fits(const struct ph_log *log)
+{
+	size_t left = (size_t)(log->limit - log->next);
+
+	return left > sizeof(struct phd_record) ? left - sizeof(struct phd_record) : 0;
+}
+
+static int log_claim(struct pheap_tx *tx, uint64_t want, uint64_t need, uint64_t *ret_chunk, uint64_t *ret_count)
+{
+	struct pheap *h = tx->h;
+	int rc = -ENOSPC;
+
+	for (uint64_t count = want;; count = count / 2 > need ? count / 2 : need) {
+		*ret_count = count;
+		if (ph_chunk_claim_journal(h, tx->word, count, ret_chunk) == 0 ||
+		    ph_chunk_claim(h, tx->word, count, 1, ret_chunk) == 0)
+			return 0;
+		if (count == need)
+			break;
+	}
+	if (!tx->internal)
+		rc = ph_chunk_get(tx, tx->word, need, 1, ret_chunk);
+	return rc;
+}
+
+int ph_log_extend(struct pheap_tx *tx, size_t n)
+{
+	struct ph_log *log = &tx->log;
+	struct pheap *h = tx->h;
+	uint64_t units = ph_log_units(n), chunk, count, want;
+	uint64_t need = (units * 8 + sizeof(struct phd_log_ext) + PHD_CHUNK_SIZE - 1) / PHD_CHUNK_SIZE;
+	struct phd_log_ext *ext;
+	int rc;
+
+	if (log->end + units > LOG_END_MAX)
+		return -E2BIG;
+	if (!ph_room(&log->segments, &log->room, log->count + 1, sizeof(*log->segments)))
+		return -ENOMEM;
+	want = log->count == 1 ? LOG_EXT_CHUNKS_MIN : log->segments[log->count - 1].chunk_count * 2;
+	if (want > LOG_EXT_CHUNKS_MAX)
+		want = LOG_EXT_CHUNKS_MAX;
+	if (want > ph_chunk_count(h) / 16 + 1)
+		want = ph_chunk_count(h) / 16 + 1;
+	if (want < need)
+		want = need;
+	rc = log_claim(tx, want, need, &chunk, &count);
+	if (rc)
+		return rc;
+	ext = (struct phd_log_ext *)(void *)(h->map + ph_chunk_off(h, chunk));
+	ext->next_off = 0;
+	ext->base = log->end;
+	ext->size = count * PHD_CHUNK_SIZE;
+	ext->owner = tx->word;
+	ph_order();
+	/* ORDER(ext-link): the head before the link, the link before `used` reaches past it. Crash between: nothing refers to
+	 * the chunks, their owner words die with the lane. Pairs with log.c:ph_log_load. */
+	__atomic_store_n(segment_link(tx, log->count - 1), ph_chunk_off(h, chunk), __ATOMIC_RELEASE);
+	log->ext_set = true;
+	log->segments[log->count++] = (struct ph_segment){
+		.start = (char *)(ext + 1),
+		.base = log->end,
+		.room = (ext->size - sizeof(*ext)) / 8,
+		.off = ph_chunk_off(h, chunk),
+		.chunk_count = count,
+	};
+	log_aim(log);
+	return 0;
+}
+
+void ph_log_trim(struct pheap_tx *tx)
+{
+	struct ph_log *log = &tx->log;
+
+	while (log->count > 1 && log->segments[log->count - 1].base >= log->end) {
+		struct ph_segment s = log->segments[--log->count];
+
+		/* `used` was lowered before: recovery no longer follows this link. */
+		__atomic_store_n(segment_link(tx, log->count - 1), 0, __ATOMIC_RELEASE);
+		ph_chunk_unclaim(tx->h, tx->word, ph_chunk_of(tx->h, s.off), s.chunk_count);
+	}
+	log_aim(log);
+}
+
+static const struct ph_segment *segment_of(const struct ph_log *log, uint64_t position)
+{
+	uint32_t low = 0, high = log->count;
+
+	while (high - low > 1) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (log->segments[middle].base <= position)
+			low = middle;
+		else
+			high = middle;
+	}
+	return &log->segments[low];
+}
+
+struct phd_record *ph_log_at(const struct ph_log *log, uint64_t position)
+{
+	const struct ph_segment *s = segment_of(log, position);
+
+	return (struct phd_record *)(void *)(s->start + (position - s->base) * 8);
+}
+
+/* Stores whole aligned words where it can: readers of an 8-byte word never see half of it. */
+static void bytes_store(char *dst, const char *src, size_t n)
+{
+	if (n == 8 && ((uintptr_t)dst & 7) == 0) {
+		uint64_t word;
+
+		memcpy(&word, src, 8);
+		__atomic_store_n((uint64_t *)(void *)dst, word, __ATOMIC_RELEASE);
+		return;
+	}
+	ph_copy(dst, src, n);
+}
+
+void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t desc)
+{
+	if (PHD_DESC_KIND(desc) == PHD_DESC_FREE) {
+		for (uint64_t i = 0; i < count; i++)
+			__atomic_store_n(&h->desc[chunk + i], 0, __ATOMIC_RELEASE);
+		return;
+	}
+	if (PHD_DESC_KIND(desc) == PHD_DESC_RUN)
+		ph_zero(&h->bits[chunk * 4], count * sizeof(struct phd_bits));
+	for (uint64_t i = 1; i < count; i++)
+		__atomic_store_n(&h->desc[chunk + i], PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), i), __ATOMIC_RELEASE);
+	__atomic_store_n(&h->desc[chunk], desc, __ATOMIC_RELEASE);
+}
+
+static void record_apply(struct pheap *h, const struct phd_record *r)
+{
+	uint64_t off = PHD_REC_OFF(r->target), payload[2];
+	uint64_t *word = (uint64_t *)(void *)(h->map + off);
+
+	switch (PHD_REC_KIND(r->target)) {
+	case PHD_REC_DEFER:
+		bytes_store(h->map + off, ph_record_payload(r), r->size);
+		break;
+	case PHD_REC_SET:
+		memcpy(payload, ph_record_payload(r), 8);
+		__atomic_store_n(word, *word | payload[0], __ATOMIC_RELEASE);
+		break;
+	case PHD_REC_CLEAR:
+		memcpy(payload, ph_record_payload(r), 8);
+		__atomic_store_n(word, *word & ~payload[0], __ATOMIC_RELEASE);
+		break;
+	case PHD_REC_DESC:
+		memcpy(payload, ph_record_payload(r), 16);
+		ph_log_apply_desc(h, off, payload[0], payload[1]);
+		break;
+	default:
+		break;
+	}
+}
+
+void ph_log_apply(struct pheap *h, const struct ph_log *log)
+{
+	const struct phd_record *r;
+	bool publish = false;
+
+	for (uint64_t at = 0; at < log->end; at += ph_log_units(r->size)) {
+		r = ph_log_at(log, at);
+		record_apply(h, r);
+		publish |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
+	}
+	/* ORDER(publish-last): a reader without locks that sees the published word sees everything before it. */
+	ph_order();
+	for (uint64_t at = 0; publish && at < log->end; at += ph_log_units(r->size)) {
+		r = ph_log_at(log, at);
+		if (PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
+			bytes_store(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
+	}
+}
+
+void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool revive)
+{
+	uint64_t at = log->last;
+
+	if (log->end <= to)
+		return;
+	for (;;) {
+		const struct phd_record *r = ph_log_at(log, at);
+		uint64_t off = PHD_REC_OFF(r->target);
+
+		if (PHD_REC_KIND(r->target) == PHD_REC_UNDO)
+			bytes_store(h->map + off, ph_record_payload(r), r->size);
+		else if (revive && PHD_REC_KIND(r->target) == PHD_REC_REVIVE)
+			memcpy(&ph_log_at(log, off)->target, ph_record_payload(r), 8);
+		if (r->prev == 0 || at < to + r->prev)
+			break;
+		at -= r->prev;
+	}
+}
+
+void ph_log_free(struct ph_log *log)
+{
+	free(log->segments);
+	log->segments = NULL;
+	log->count = log->room = 0;
+}
+
+/* The range that a stored-to target may cover: data, or the heap head's list heads. */
+static bool target_valid(const struct pheap *h, uint64_t off, uint64_t n)
+{
+	uint64_t end = ph_chunk_off(h, ph_chunk_count(h));
+	uint64_t lists = h->super.head_off + offsetof(struct phd_head, types_off);
+
+	if (off >= h->data_off && off <= end && n <= end - off)
+		return true;
+	return off >= lists && n <= sizeof(struct phd_head) && off + n <= h->super.head_off + sizeof(struct phd_head);
+}
+
+static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)
+{
+	uint64_t chunk = PHD_REC_OFF(r->target), payload[2], count = ph_chunk_count(h), said;
+
+	if (r->size != 16)
+		return false;
+	memcpy(payload, ph_record_payload(r), 16);
+	if (chunk < h->super.journal_count || chunk >= count || payload[0] == 0 || payload[0] > count - chunk)
+		return false;
+	switch (PHD_DESC_KIND(payload[1])) {
+	case PHD_DESC_FREE:
+		return payload[1] == 0;
+	case PHD_DESC_RUN:
+		said = PHD_DESC_RUN_COUNT(payload[1]);
+		return said == payload[0] && said <= PHD_RUN_COUNT_MAX &&
+		       PHD_DESC_BLOCK_SIZE(payload[1]) >= PHD_BLOCK_SIZE_MIN;
+	case PHD_DESC_EXTENT:
+		return PHD_DESC_COUNT(payload[1]) == payload[0];
+	default:
+		return false;
+	}
+}
+
+static bool record_valid(const struct pheap *h, const struct phd_record *r)
+{
+	uint64_t off = PHD_REC_OFF(r->target);
+
+	switch (PHD_REC_KIND(r->target)) {
+	case PHD_REC_UNDO:
+	case PHD_REC_DEFER:
+		return target_valid(h, off, r->size);
+	case PHD_REC_PUBLISH:
+		return r->size == 8 && off % 8 == 0 && target_valid(h, off, 8);
+	case PHD_REC_SET:
+	case PHD_REC_CLEAR:
+		return r->size == 8 && off % 8 == 0 && off >= h->super.bits_off &&
+		       off < h->super.bits_off + ph_chunk_count(h) * sizeof(struct phd_bits);
+	case PHD_REC_DESC:
+		return desc_record_valid(h, r);
+	case PHD_REC_REVIVE:
+		return r->size == 8;
+	case PHD_REC_DROPPED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A REVIVE must name a record that begins before it; checked by walking, so only its bound is checked here. */
+static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log *log)
+{
+	uint64_t at = 0, before = 0;
+	uint32_t seg = 0;
+
+	while (at < log->end) {
+		const struct ph_segment *s;
+		const struct phd_record *r;
+
+		while (seg + 1 < log->count && log->segments[seg + 1].base <= at)
+			seg++;
+		s = &log->segments[seg];
+		r = (const struct phd_record *)(const void *)(s->start + (at - s->base) * 8);
+		if (at - s->base + 2 > s->room || ph_log_units(r->size) > s->room - (at - s->base) ||
+		    ph_log_units(r->size) > log->end - at || r->prev != at - before || !record_valid(h, r) ||
+		    (PHD_REC_KIND(r->target) == PHD_REC_REVIVE && PHD_REC_OFF(r->target) >= at))
+			return ph_error(NULL, PHEAP_ECORRUPT,
+					"the log of lane %u is damaged at position %llu; run pheap-fsck on the file",
+					lane_idx, (unsigned long long)at);
+		before = at;
+		at += ph_log_units(r->size);
+	}
+	if (log->end && before != log->last)
+		return ph_error(NULL, PHEAP_ECORRUPT, "the log of lane %u ends in the wrong place; run pheap-fsck on the file",
+				lane_idx);
+	return 0;
+}
+
+static bool ext_valid(const struct pheap *h, uint64_t off, uint64_t owner, uint64_t base_min)
+{
+	const struct phd_log_ext *ext;
+	uint64_t end = ph_chunk_off(h, ph_chunk_count(h));
+
+	if (off < h->data_off || off >= end || (off - h->data_off) % PHD_CHUNK_SIZE)
+		return false;
+	ext = (const struct phd_log_ext *)(const void *)(h->map + off);
+	return ext->size >= PHD_CHUNK_SIZE && ext->size % PHD_CHUNK_SIZE == 0 && ext->size <= end - off &&
+	       ext->owner == owner && ext->base > base_min;
+}
+
+int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log *ret)
+{
+	struct phd_lane *lane = &h->lanes[lane_idx];
+	uint64_t used = __atomic_load_n(&lane->used, __ATOMIC_ACQUIRE);
+	uint64_t next_off = lane->ext_off, base = 0;
+	struct ph_log log = {.end = PHD_USED_END(used), .last = PHD_USED_LAST(used)};
+	int rc;
+
+	if (!ph_room(&log.segments, &log.room, 1, sizeof(*log.segments)))
+		return -ENOMEM;
+	log.segments[log.count++] = (struct ph_segment){
+		.start = h->lane_logs + (uint64_t)lane_idx * h->super.lane_log_size,
+		.room = h->super.lane_log_size / 8,
+	};
+	while (next_off && log.end > base) {
+		const struct phd_log_ext *ext = (const struct phd_log_ext *)(const void *)(h->map + next_off);
+
+		if (!ext_valid(h, next_off, PHD_WORD(gen, lane_idx), base) || ext->base >= log.end)
+			break;
+		base = ext->base;
+		log.segments[log.count - 1].room = base - log.segments[log.count - 1].base;
+		if (!ph_room(&log.segments, &log.room, log.count + 1, sizeof(*log.segments))) {
+			ph_log_free(&log);
+			return -ENOMEM;
+		}
+		log.segments[log.count++] = (struct ph_segment){
+			.start = (char *)(uintptr_t)(ext + 1),
+			.base = base,
+			.room = (ext->size - sizeof(*ext)) / 8,
+			.off = next_off,
+			.chunk_count = ext->size / PHD_CHUNK_SIZE,
+		};
+		next_off = ext->next_off;
+	}
+	rc = records_check(h, lane_idx, &log);
+	if (rc) {
+		ph_log_free(&log);
+		return rc;
+	}
+	*ret = log;
+	return 0;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * log.h: a lane's log: appending records, walking them, and longer logs in extensions.
+ *
+ * What: the writing side (a transaction) keeps a struct ph_log; recovery builds one from the file.
+ * Why one log for undo, redo and allocator operations: one order, one commit word, one thing to recover.
+ *
+ * Invariants
+ *   L1  A record is complete in memory before `used` reaches it.                  ORDER(undo-used)
+ *   L2  Segments are contiguous in log positions: each one's base is where the one before ends.
+ *   L3  Chunks of extensions are owned by the transaction's word, so they are free when the lane moves on.
+ */
+#ifndef PH_LOG_H
+#define PH_LOG_H
+
+#include "copy.h"
+#include "heap.h"
+
+struct ph_segment {
+	char *start;	/* address of the first record */
+	uint64_t base;	/* log position of it, units of 8 bytes */
+	uint64_t room;	/* units of 8 bytes */
+	uint64_t off;	/* file offset of the extension head; 0: the lane's own log */
+	uint64_t chunk_count; /* of the extension */
+};
+
+struct ph_log {
+	char *next;		/* where the next record goes */
+	char *limit;		/* end of the current segment */
+	uint64_t end, last;	/* as in the used word */
+	struct ph_segment *segments; /* segments[0] is the lane's own log */
+	uint32_t count, room;
+	bool ext_set;		/* lane->ext_off is not 0 */
+};
+
+struct pheap_tx;
+
+void ph_log_reset(struct pheap_tx *tx); /* before the lane becomes active; ORDER(begin-used) */
+/* Room for one record of n payload bytes in a segment; may extend. 0, -ENOSPC, -ENOMEM, -E2BIG. */
+int ph_log_extend(struct pheap_tx *tx, size_t n);
+/* The largest payload that fits into the current segment now. */
+size_t ph_log_fits(const struct ph_log *log);
+/* Drops segments that begin at or beyond log->end (after the end was lowered). */
+void ph_log_trim(struct pheap_tx *tx);
+struct phd_record *ph_log_at(const struct ph_log *log, uint64_t position);
+void ph_log_apply(struct pheap *h, const struct ph_log *log);
+/* Restores what UNDO records from the end down to position `to` hold; with revive (own log only) also REVIVE records:
+ * a log read from the file is not trusted to rewrite itself. */
+void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool revive);
+void ph_log_free(struct ph_log *log);
+/* Recovery: builds and validates the log of a lane. 0, PHEAP_ECORRUPT with a sentence, -ENOMEM. */
+int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log *ret);
+/* DESC record: stores the descriptors of `count` chunks. */
+void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t desc);
+
+static inline uint64_t ph_log_units(size_t n)
+{
+	return (sizeof(struct phd_record) + ((n + 7) & ~(size_t)7)) / 8;
+}
+
+static inline char *ph_record_payload(const struct phd_record *r)
+{
+	return (char *)(uintptr_t)(r + 1);
+}
+
+/* Makes the record at log->next part of the log. The payload is already there. Returns its position. */
+static inline uint64_t ph_log_push(struct ph_log *log, struct phd_lane *lane, uint64_t target, size_t n)
+{
+	struct phd_record *r = (struct phd_record *)(void *)log->next;
+	uint64_t units = ph_log_units(n), position = log->end;
+
+	r->target = target;
+	r->size = (uint32_t)n;
+	r->prev = (uint32_t)(position - log->last);
+	log->next += units * 8;
+	log->end = position + units;
+	log->last = position;
+	/* ORDER(undo-used): the whole record before `used` past it. Crash between: the record is not seen, and the bytes
+	 * it stands for have not been touched. Pairs with log.c:ph_log_load. */
+	__atomic_store_n(&lane->used, PHD_USED(position + units, position), __ATOMIC_RELEASE);
+	ph_order();
+	return position;
+}
+
+#endif

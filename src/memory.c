@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * memory.c: changing memory in place: the undo side of a transaction.
+ *
+ * Invariant
+ *   U1  When pheap_modify returns, every byte of the range has its old value in the log, or was free space when the
+ *       transaction (or its latest savepoint) began.
+ */
+#include <errno.h>
+
+#include "defer.h"
+#include "error.h"
+#include "tx.h"
+#include "word.h"
+
+/* Chunks that were free when the transaction began and that it claimed: whatever is stored there needs no undo. */
+static bool range_fresh(const pheap_tx *tx, uint64_t off, size_t n)
+{
+	const struct pheap *h = tx->h;
+	uint64_t first = ph_chunk_of(h, off), last = ph_chunk_of(h, off + n - 1);
+
+	if (tx->savepoint_count || tx->ops.desc_count == 0)
+		return false;
+	for (uint64_t chunk = first; chunk <= last; chunk++)
+		if ((__atomic_load_n(&h->words[chunk].owner, __ATOMIC_RELAXED) & ~PHD_WORD_FLAGS) != tx->word ||
+		    PHD_DESC_KIND(ph_desc_load(h, chunk)) != PHD_DESC_FREE)
+			return false;
+	return true;
+}
+
+static __attribute__((noinline)) int undo_pieces(pheap_tx *tx, uint64_t off, size_t n)
+{
+	while (n) {
+		size_t step = ph_log_fits(&tx->log);
+
+		if (step < 64 && step < n) {
+			int rc = ph_log_extend(tx, n < 65536 ? n : 65536);
+
+			if (rc)
+				return rc;
+			step = ph_log_fits(&tx->log);
+		}
+		if (step > n)
+			step = n;
+		if (step > UINT32_MAX / 2)
+			step = UINT32_MAX / 2 & ~7u;
+		ph_copy(tx->log.next + sizeof(struct phd_record), tx->h->map + off, step);
+		ph_log_push(&tx->log, tx->lane, PHD_REC_TARGET(PHD_REC_UNDO, off), step);
+		off += step;
+		n -= step;
+	}
+	return 0;
+}
+
+static inline int undo_append(pheap_tx *tx, uint64_t off, size_t n)
+{
+	struct ph_log *log = &tx->log;
+	const char *old = tx->h->map + off;
+	char *payload = log->next + sizeof(struct phd_record);
+
+	if (__builtin_expect(n > (size_t)1 << 20 || ph_log_units(n) * 8 > (uint64_t)(log->limit - log->next), 0))
+		return undo_pieces(tx, off, n);
+#ifndef PH_COPY_STEPS
+	if (n == 8) {
+		memcpy(payload, old, 8);
+	} else if (n == 64) {
+		memcpy(payload, old, 64);
+	} else
+#endif
+		ph_copy(payload, old, n);
+	ph_log_push(log, tx->lane, PHD_REC_TARGET(PHD_REC_UNDO, off), n);
+	return 0;
+}
+
+static __attribute__((noinline)) int undo_long(pheap_tx *tx, uint64_t off, size_t n)
+{
+	int rc;
+
+	if (n <= PH_COVER_SMALL) {
+		if (ph_cover_lines(&tx->cover, off, n))
+			return 0;
+		rc = undo_append(tx, off, n);
+		if (rc)
+			ph_cover_clear(&tx->cover); /* C1 */
+		return rc;
+	}
+	if (ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n))
+		return 0;
+	rc = undo_append(tx, off, n);
+	if (rc == 0)
+		ph_cover_add_range(&tx->cover, off, n);
+	return rc;
+}
+
+int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
+{
+	int rc;
+
+	if (__builtin_expect(off % 64 + n > 64, 0))
+		return undo_long(tx, off, n);
+	if (ph_cover_line(&tx->cover, off, n))
+		return 0;
+	if (__builtin_expect(tx->cover.range_count | tx->ops.desc_count, 0) &&
+	    (ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n)))
+		return 0;
+	rc = undo_append(tx, off, n);
+	if (__builtin_expect(rc, 0))
+		ph_cover_clear(&tx->cover); /* C1 */
+	return rc;
+}
+
+void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
+{
+	uint64_t off;
+	int rc;
+
+	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0)) {
+		ph_tx_refuse(tx, "pheap_modify");
+		return NULL;
+	}
+	off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
+	if (__builtin_expect(!ph_heap_has(tx->h, off, n), 0)) {
+		if (p)
+			ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_modify: %zu bytes at %p are not in this heap", n, p);
+		return NULL;
+	}
+	if (__builtin_expect(n == 0, 0))
+		return (void *)(uintptr_t)p;
+	if (__builtin_expect(tx->has_defers, 0)) {
+		rc = ph_defer_settle(tx, off, n);
+		if (rc) {
+			ph_tx_fail(tx, rc, NULL);
+			return NULL;
+		}
+	}
+	rc = ph_tx_undo(tx, off, n);
+	if (__builtin_expect(rc, 0)) {
+		ph_tx_fail(tx, rc, NULL);
+		return NULL;
+	}
+	/* ORDER(used-store): `used` is past the record before the caller can store. Pairs with log.c:ph_log_undo. */
+	return (void *)(uintptr_t)p;
+}
+
+int pheap_store(pheap_tx *tx, const void *dst, const void *src, size_t n)
+{
+	void *p;
+
+	if (tx && tx->writable_by == &ph_thread && (!dst || (!src && n)))
+		return ph_tx_fail(tx, -EINVAL, "pheap_store: from or to NULL");
+	p = pheap_modify(tx, dst, n);
+	if (!p)
+		return tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open ? tx->doom :
+		       ph_tx_refuse(tx, "pheap_store");
+	if (n == 8 && ((uintptr_t)p & 7) == 0) {
+		uint64_t word;
+
+		/* One store, so that a reader without locks never sees half a word. */
+		memcpy(&word, src, 8);
+		__atomic_store_n((uint64_t *)p, word, __ATOMIC_RELAXED);
+	} else {
+		memmove(p, src, n);
+	}
+	return 0;
+}

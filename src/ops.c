@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ops.c: allocator operations of one transaction: their records, their latches, their tests. See alloc.h.
+ *
+ * Latch order: runs by ascending head chunk, then the directory. Nothing waits for a user lock while holding one.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "error.h"
+#include "savepoint.h"
+#include "tx.h"
+#include "word.h"
+
+#define OPS_LINEAR 8u
+
+static uint64_t word_off(const struct pheap *h, uint64_t word_idx)
+{
+	return h->super.bits_off + word_idx * 8;
+}
+
+struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx)
+{
+	int64_t i;
+
+	if (ops->count <= OPS_LINEAR) {
+		for (uint32_t k = 0; k < ops->count; k++)
+			if (ops->ops[k].word_idx == word_idx)
+				return &ops->ops[k];
+		return NULL;
+	}
+	i = ph_map_get(&ops->map, word_idx);
+	return i < 0 ? NULL : &ops->ops[i];
+}
+
+/* From the ninth entry on there is a map; it is filled when that one arrives. */
+static bool map_note(struct ph_ops *ops)
+{
+	if (ops->count <= OPS_LINEAR)
+		return true;
+	for (uint32_t i = ops->count == OPS_LINEAR + 1 ? 0 : ops->count - 1; i < ops->count; i++)
+		if (!ph_map_put(&ops->map, ops->ops[i].word_idx, i))
+			return false;
+	return true;
+}
+
+static int op_get(pheap_tx *tx, uint64_t head, uint64_t word_idx, struct ph_op **ret)
+{
+	struct ph_ops *ops = &tx->ops;
+
+	*ret = ph_ops_find(ops, word_idx);
+	if (*ret)
+		return 0;
+	if (!ph_room(&ops->ops, &ops->room, ops->count + 1, sizeof(*ops->ops)) ||
+	    !ph_room(&ops->heads, &ops->head_room, ops->count + 1 + ops->desc_count, sizeof(*ops->heads)))
+		return -ENOMEM;
+	ops->ops[ops->count++] = (struct ph_op){
+		
+		.word_idx = word_idx, .head = head, .desc = ph_desc_load(tx->h, head), .set_pos = PH_NO_POSITION, .clr_pos = PH_NO_POSITION};
+	if (!map_note(ops)) {
+		ops->count--;
+		return -ENOMEM;
+	}
+	*ret = &ops->ops[ops->count - 1];
+	return 0;
+}
+
+static int record_append(pheap_tx *tx, uint64_t target, const void *payload, size_t n, uint64_t *ret_pos)
+{
+	if (ph_log_units(n) * 8 > (uint64_t)(tx->log.limit - tx->log.next)) {
+		int rc = ph_log_extend(tx, n);
+
+		if (rc)
+			return rc;
+	}
+	memcpy(tx->log.next + sizeof(struct phd_record), payload, n);
+	*ret_pos = ph_log_push(&tx->log, tx->lane, target, n);
+	tx->applies = true;
+	return 0;
+}
+
+/* Adds mask to the record at *pos when it may be changed in place, else appends a new one. */
+static int mask_add(pheap_tx *tx, uint32_t kind, const struct ph_op *op, uint64_t mask, uint64_t *pos)
+{
+	if (*pos != PH_NO_POSITION && *pos >= ph_savepoint_floor(tx)) {
+		uint64_t *payload = (uint64_t *)(void *)ph_record_payload(ph_log_at(&tx->log, *pos));
+
+		__atomic_store_n(payload, *payload | mask, __ATOMIC_RELEASE);
+		return 0;
+	}
+	return record_append(tx, PHD_REC_TARGET(kind, word_off(tx->h, op->word_idx)), &mask, 8, pos);
+}
+
+static bool mask_take_back(pheap_tx *tx, uint64_t pos, uint64_t mask)
+{
+	uint64_t *payload;
+
+	if (pos == PH_NO_POSITION || pos < ph_savepoint_floor(tx))
+		return false;
+	payload = (uint64_t *)(void *)ph_record_payload(ph_log_at(&tx->log, pos));
+	if ((*payload & mask) != mask)
+		return false;
+	__atomic_store_n(payload, *payload & ~mask, __ATOMIC_RELEASE);
+	return true;
+}
+
+int ph_ops_set(pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask)
+{
+	struct ph_op *op;
+	int rc = op_get(tx, head, word_idx, &op);
+
+	if (rc == 0)
+		rc = mask_add(tx, PHD_REC_SET, op, mask, &op->set_pos);
+	if (rc == 0)
+		op->set |= mask;
+	return rc;
+}
+
+int ph_ops_clear(pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask)
+{
+	struct ph_op *op;
+	int rc = op_get(tx, head, word_idx, &op);
+
+	if (rc)
+		return rc;
+	/* Allocated since the latest savepoint: as if it had never been, and at once free again for this transaction. */
+	if ((op->set & mask) && mask_take_back(tx, op->set_pos, mask)) {
+		op->set &= ~mask;
+		return 0;
+	}
+	rc = mask_add(tx, PHD_REC_CLEAR, op, mask, &op->clr_pos);
+	if (rc == 0) {
+		op->clr |= mask;
+		tx->has_frees = true;
+	}
+	return rc;
+}
+
+int ph_ops_desc(pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc, uint64_t new_desc)
+{
+	struct ph_ops *ops = &tx->ops;
+	uint64_t payload[2] = {count, new_desc}, position;
+	bool first;
+	int rc;
+
+	if (!ph_room(&ops->descs, &ops->desc_room, ops->desc_count + 1, sizeof(*ops->descs)) ||
+	    !ph_room(&ops->heads, &ops->head_room, ops->count + ops->desc_count + 1, sizeof(*ops->heads)))
+		return -ENOMEM;
+	rc = record_append(tx, PHD_REC_TARGET(PHD_REC_DESC, chunk), payload, sizeof(payload), &position);
+	if (rc)
+		return rc;
+	first = PHD_DESC_KIND(old_desc) != PHD_DESC_CONT && ph_map_get(&ops->desc_map, chunk) < 0;
+	if (!ph_map_put(&ops->desc_map, chunk, ops->desc_count))
+		return -ENOMEM; /* the caller dooms: the record is undone with the rest */
+	ops->descs[ops->desc_count++] = (struct ph_desc_op){chunk, count, old_desc, new_desc, position, first};
+	if (new_desc == 0)
+		tx->has_frees = true;
+	return 0;
+}
+
+uint64_t ph_ops_desc_of(const pheap_tx *tx, const struct pheap *h, uint64_t chunk)
+{
+	if (tx && tx->ops.desc_count) {
+		int64_t i = ph_map_get(&tx->ops.desc_map, chunk);
+
+		if (i >= 0)
+			return tx->ops.descs[i].new_desc;
+	}
+	return ph_desc_load(h, chunk);
+}
+
+/* --- commit -------------------------------------------------------------------------------------------------------- */
+
+static int head_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void heads_collect(struct ph_ops *ops)
+{
+	uint32_t n = 0, kept = 0;
+
+	for (uint32_t i = 0; i < ops->count; i++)
+		if (n == 0 || ops->heads[n - 1] != ops->ops[i].head)
+			ops->heads[n++] = ops->ops[i].head;
+	for (uint32_t i = 0; i < ops->desc_count; i++)
+		if (PHD_DESC_KIND(ops->descs[i].new_desc) == PHD_DESC_RUN || PHD_DESC_KIND(ops->descs[i].old_desc) == PHD_DESC_RUN)
+			ops->heads[n++] = ops->descs[i].chunk;
+	if (n > 1)
+		qsort(ops->heads, n, sizeof(*ops->heads), head_compare);
+	for (uint32_t i = 0; i < n; i++)
+		if (kept == 0 || ops->heads[kept - 1] != ops->heads[i])
+			ops->heads[kept++] = ops->heads[i];
+	ops->head_count = kept;
+}
+
+/* A3. Under the latches: nobody else has allocated or freed the same blocks meanwhile. */
+static int masks_test(pheap_tx *tx)
+{
+	const struct pheap *h = tx->h;
+
+	for (uint32_t i = 0; i < tx->ops.count; i++) {
+		const struct ph_op *op = &tx->ops.ops[i];
+		uint64_t now = __atomic_load_n(&h->bits[op->word_idx], __ATOMIC_ACQUIRE);
+
+		if (op->set & now)
+			ph_fatal("broken invariant: a chosen block of chunk %llu is allocated", (unsigned long long)op->head);
+		if (op->clr & ~(now | op->set))
+			return ph_error(h, -EINVAL, "double free: another transaction freed a block in chunk %llu meanwhile",
+					(unsigned long long)op->head);
+		if (ph_desc_load(h, op->head) != op->desc)
+			return ph_error(h, -EINVAL, "double free: the run at chunk %llu is gone", (unsigned long long)op->head);
+	}
+	return 0;
+}
+
+static int descs_test(pheap_tx *tx)
+{
+	const struct pheap *h = tx->h;
+
+	for (uint32_t i = 0; i < tx->ops.desc_count; i++) {
+		const struct ph_desc_op *d = &tx->ops.descs[i];
+
+		if (d->first && ph_desc_load(h, d->chunk) != d->old_desc)
+			return ph_error(h, -EINVAL, "double free: another transaction freed the block at chunk %llu meanwhile",
+					(unsigned long long)d->chunk);
+	}
+	return 0;
+}
+
+static void heads_release(pheap_tx *tx, uint32_t count)
+{
+	struct pheap *h = tx->h;
+
+	if (tx->ops.directory)
+		ph_word_release_lazy(h, &h->coord->directory, tx->word);
+	tx->ops.directory = false;
+	for (uint32_t i = 0; i < count; i++)
+		ph_word_release_lazy(h, &h->words[tx->ops.heads[i]].latch, tx->word);
+}
+
+/* Before the commit point latches are given back for real: the lane stays active while it undoes. */
+static void heads_give_back(pheap_tx *tx, uint32_t count)
+{
+	struct pheap *h = tx->h;
+
+	if (tx->ops.directory)
+		ph_word_release(h, &h->coord->directory, tx->word);
+	tx->ops.directory = false;
+	for (uint32_t i = 0; i < count; i++)
+		ph_word_release(h, &h->words[tx->ops.heads[i]].latch, tx->word);
+	tx->ops.head_count = 0;
+}
+
+int ph_ops_prepare(pheap_tx *tx)
+{
+	struct pheap *h = tx->h;
+	struct ph_ops *ops = &tx->ops;
+	uint32_t taken = 0;
+	int rc = 0;
+
+	ops->head_count = 0;
+	if (ops->count == 0 && ops->desc_count == 0)
+		return 0; /* deferred stores only */
+	heads_collect(ops);
+	for (; taken < ops->head_count && rc >= 0; taken++)
+		rc = ph_word_take(h, &h->words[ops->heads[taken]].latch, tx->word, "the latch of a run");
+	if (rc >= 0 && ops->desc_count) {
+		rc = ph_word_take(h, &h->coord->directory, tx->word, "the latch of the chunk directory");
+		ops->directory = rc >= 0;
+	}
+	if (rc >= 0)
+		rc = masks_test(tx);
+	if (rc >= 0 && ops->desc_count)
+		rc = descs_test(tx);
+	if (rc < 0)
+		heads_give_back(tx, taken);
+	return rc < 0 ? rc : 0;
+}
+
+void ph_ops_release(pheap_tx *tx)
+{
+	struct pheap *h = tx->h;
+
+	if (tx->ops.directory && tx->has_frees)
+		__atomic_fetch_add(&h->coord->directory_change_count, 1, __ATOMIC_ACQ_REL);
+	heads_release(tx, tx->ops.head_count);
+	if (!tx->has_frees)
+		return;
+	/* Hints for later allocations; wrong or missing ones cost time only. */
+	for (uint32_t i = 0; i < tx->ops.count; i++)
+		if (tx->ops.ops[i].clr)
+			ph_run_note(tx, tx->ops.ops[i].head, tx->ops.ops[i].desc);
+	for (uint32_t i = 0; i < tx->ops.desc_count; i++)
+		if (tx->ops.descs[i].new_desc == 0)
+			ph_chunk_freed(h, tx->ops.descs[i].chunk);
+}
+
+/* --- rollback ------------------------------------------------------------------------------------------------------ */
+
+static void ops_rebuild(pheap_tx *tx)
+{
+	struct ph_ops *ops = &tx->ops;
+	uint64_t at = 0;
+
+	for (uint32_t i = 0; i < ops->count; i++) {
+		ops->ops[i].set = ops->ops[i].clr = 0;
+		ops->ops[i].set_pos = ops->ops[i].clr_pos = PH_NO_POSITION;
+	}
+	while (at < tx->log.end) {
+		const struct phd_record *r = ph_log_at(&tx->log, at);
+		uint32_t kind = PHD_REC_KIND(r->target);
+
+		if (kind == PHD_REC_SET || kind == PHD_REC_CLEAR) {
+			struct ph_op *op = ph_ops_find(ops, (PHD_REC_OFF(r->target) - tx->h->super.bits_off) / 8);
+			uint64_t mask;
+
+			ph_assert(op != NULL);
+			memcpy(&mask, ph_record_payload(r), 8);
+			if (kind == PHD_REC_SET) {
+				op->set |= mask;
+				op->set_pos = at;
+			} else {
+				op->clr |= mask;
+				op->clr_pos = at;
+			}
+		}
+		at += ph_log_units(r->size);
+	}
+}
+
+void ph_ops_forget(pheap_tx *tx, uint64_t position)
+{
+	struct ph_ops *ops = &tx->ops;
+
+	if (ops->count)
+		ops_rebuild(tx);
+	while (ops->desc_count && ops->descs[ops->desc_count - 1].position >= position) {
+		struct ph_desc_op d = ops->descs[--ops->desc_count];
+
+		/* Claimed for an allocation that no longer is: free at once, or a loop of rollbacks would fill the heap. */
+		if (d.old_desc == 0 && PHD_DESC_KIND(d.new_desc) == PHD_DESC_EXTENT)
+			ph_chunk_unclaim(tx->h, tx->word, d.chunk, d.count);
+	}
+	ph_map_clear(&ops->desc_map);
+	for (uint32_t i = 0; i < ops->desc_count; i++)
+		(void)ph_map_put(&ops->desc_map, ops->descs[i].chunk, i); /* fits: it held more before */
+}
+
+void ph_ops_clear_all(struct ph_ops *ops)
+{
+	if (ops->count > OPS_LINEAR)
+		ph_map_clear(&ops->map);
+	if (ops->desc_count)
+		ph_map_clear(&ops->desc_map);
+	ops->count = ops->desc_count = ops->head_count = 0;
+	ops->directory = false;
+}
+
+void ph_ops_free(struct ph_ops *ops)
+{
+	free(ops->ops);
+	free(ops->descs);
+	free(ops->heads);
+	free(ops->map.slots);
+	free(ops->desc_map.slots);
+	memset(ops, 0, sizeof(*ops));
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * recovery.c: see recovery.h. Work is O(what was in flight): one pass over the lane heads, then the logs that are not idle.
+ */
+#include "recovery.h"
+
+#include "error.h"
+#include "log.h"
+#include "os.h"
+
+static int lane_recover(struct pheap *h, uint32_t lane_idx)
+{
+	struct phd_lane *lane = &h->lanes[lane_idx];
+	uint64_t state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE);
+	uint64_t gen = PHD_STATE_GEN(state);
+	struct ph_log log = {0};
+	int rc;
+
+	if (PHD_STATE_STEP(state) == PHD_STEP_IDLE)
+		return 0;
+	rc = ph_log_load(h, lane_idx, gen, &log);
+	if (rc)
+		return rc;
+	if (PHD_STATE_STEP(state) == PHD_STEP_COMMITTED) {
+		ph_log_apply(h, &log);
+		h->recovered_forward++;
+	} else {
+		ph_log_undo(h, &log, 0, false);
+		/* A transaction that had changed nothing is not worth a mention. */
+		h->recovered_back += log.end != 0;
+	}
+	ph_log_free(&log);
+	/* ORDER(undo-idle), ORDER(apply-idle): every byte before idle, because idle frees all locks at once. Crash between: done
+	 * again from the same log. */
+	__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+	return 0;
+}
+
+static void lane_release(struct phd_lane *lane)
+{
+	lane->wait_stripe = 0;
+	lane->note_overflow = 0;
+	for (unsigned i = 0; i < PHD_NOTE_COUNT; i++)
+		__atomic_store_n(&lane->notes[i], 0, __ATOMIC_RELAXED);
+	/* ORDER(owner-last): idle before the lane can be claimed by another thread. */
+	__atomic_store_n(&lane->owner, 0, __ATOMIC_RELEASE);
+}
+
+static void heap_poison(struct pheap *h, int rc)
+{
+	__atomic_store_n(&h->coord->poison, (uint64_t)(-rc), __ATOMIC_RELEASE);
+}
+
+int ph_recovery_all(struct pheap *h)
+{
+	uint64_t start_ns = ph_os->clock_ns();
+
+	for (uint32_t i = 0; i < h->super.lane_count; i++) {
+		int rc = lane_recover(h, i);
+
+		if (rc)
+			return rc;
+	}
+	for (uint32_t i = 0; i < h->super.lane_count; i++)
+		if (h->lanes[i].owner)
+			lane_release(&h->lanes[i]);
+	for (uint32_t i = 0; i < h->super.member_count; i++)
+		if (h->members[i].attachment)
+			__atomic_store_n(&h->members[i].attachment, 0, __ATOMIC_RELEASE);
+	h->coord->poison = 0;
+	h->recovery_ns += ph_os->clock_ns() - start_ns;
+	return 0;
+}
+
+int ph_recovery_member(struct pheap *h, uint32_t slot)
+{
+	uint64_t start_ns = ph_os->clock_ns();
+	uint64_t attachment = __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE);
+
+	if (!attachment)
+		return 0;
+	for (uint32_t i = 0; i < h->super.lane_count; i++) {
+		uint64_t owner = __atomic_load_n(&h->lanes[i].owner, __ATOMIC_ACQUIRE);
+
+		if (owner != (attachment << 16 | (slot + 1)))
+			continue;
+		int rc = lane_recover(h, i);
+
+		if (rc) {
+			if (rc == PHEAP_ECORRUPT)
+				heap_poison(h, rc);
+			return rc;
+		}
+		lane_release(&h->lanes[i]);
+	}
+	/* The slot last: until here a second recoverer would find everything that is left to do. */
+	__atomic_store_n(&h->members[slot].attachment, 0, __ATOMIC_RELEASE);
+	h->recovery_ns += ph_os->clock_ns() - start_ns;
+	return 0;
+}

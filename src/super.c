@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * super.c: see super.h. In three parts: planning a new geometry, judging one that was read, reading and
+ * writing sectors.
+ *
+ * Why the geometry is judged field by field although a checksum fits: a checksum finds damage, not intent;
+ * after ph_super_check the rest of the library computes addresses from these numbers without looking again
+ * (S1).
+ */
+#include "super.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "crc32c.h"
+#include "error.h"
+#include "os.h"
+
+#define MIB (1ull << 20)
+#define GIB (1ull << 30)
+#define STRIPE_COUNT_MAX (1u << 20)
+#define LANE_LOG_SIZE_MAX (1u << 30)
+#define FIXED_BASE_ALIGN (2 * MIB)
+
+static uint64_t round_up(uint64_t n, uint64_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+/* ---- planning ---- */
+
+struct size_class {
+	uint64_t below; /* initial_size, bytes */
+	uint32_t member_count, lane_count, lane_log_size, stripe_count;
+};
+
+/* More bytes to begin with: more processes and threads are likely. The first row is for heaps of 64 KiB,
+ * where everything but data must fit into nine blocks: with 32 stripes the coordination would need a
+ * block more. */
+static const struct size_class size_classes[] = {
+	{1 * MIB, 4, 8, 1024, 16},
+	{16 * MIB, 32, 64, 2048, 256},
+	{256 * MIB, 128, 256, 4096, 1024},
+	{UINT64_MAX, 256, 1024, 4096, 4096},
+};
+
+static const struct size_class *class_of(uint64_t initial_size)
+{
+	const struct size_class *row = size_classes;
+
+	while (initial_size >= row->below && row->below != UINT64_MAX)
+		row++;
+	return row;
+}
+
+static int plan_sizes(const struct pheap_options *opt, uint64_t *ret_initial, uint64_t *ret_max)
+{
+	uint64_t initial = opt->initial_size, max = opt->max_size;
+
+	if (max && max < PHD_SIZE_MIN)
+		return ph_error(NULL, -EINVAL, "max_size is %llu bytes; a heap needs at least %llu",
+				(unsigned long long)max, (unsigned long long)PHD_SIZE_MIN);
+	if (max > PHD_SIZE_MAX || initial > PHD_SIZE_MAX)
+		return ph_error(NULL, -EINVAL, "the largest possible heap has 2^46 bytes");
+	if (!initial)
+		initial = max && max < MIB ? max : MIB;
+	if (!max)
+		max = initial > GIB / 4 ? 16 * initial : 4 * GIB;
+	if (max > PHD_SIZE_MAX)
+		max = PHD_SIZE_MAX;
+	if (initial > max)
+		return ph_error(NULL, -EINVAL, "initial_size (%llu) is above max_size (%llu)",
+				(unsigned long long)initial, (unsigned long long)max);
+	*ret_initial = initial / PHD_CHUNK_SIZE * PHD_CHUNK_SIZE;
+	*ret_max = max / PHD_CHUNK_SIZE * PHD_CHUNK_SIZE;
+	return 0;
+}
+
+static int plan_counts(const struct pheap_options *opt, uint64_t initial, struct phd_super *super)
+{
+	const struct size_class *row = class_of(initial);
+	uint64_t journal = initial / 64 / PHD_CHUNK_SIZE;
+
+	if (opt->member_count > PHD_MEMBER_MAX)
+		return ph_error(NULL, -EINVAL, "member_count is %u; at most %u processes can be attached",
+				opt->member_count, PHD_MEMBER_MAX);
+	if (opt->lane_count > PHD_LANE_MAX)
+		return ph_error(NULL, -EINVAL, "lane_count is %u; a heap has at most %u lanes",
+				opt->lane_count, PHD_LANE_MAX);
+	super->member_count = opt->member_count ? opt->member_count : row->member_count;
+	super->lane_count = opt->lane_count ? opt->lane_count : row->lane_count;
+	super->lane_log_size = row->lane_log_size;
+	super->stripe_count = row->stripe_count;
+	if (journal > 256)
+		journal = 256;
+	if (journal == 0 || row == size_classes)
+		journal = 1;
+	if (opt->journal_size)
+		journal = round_up(opt->journal_size < PHD_SIZE_MAX ? opt->journal_size : PHD_SIZE_MAX,
+				   PHD_CHUNK_SIZE) /
+			  PHD_CHUNK_SIZE;
+	super->journal_count = journal;
+	return 0;
+}
+
+/* Everything in front of the descriptors, which depends on counts only. */
+static void plan_fixed_regions(struct phd_super *super)
+{
+	super->coord_off = 2 * PHD_BLOCK_SIZE;
+	super->member_off = super->coord_off + sizeof(struct phd_coord);
+	super->stripe_off = super->member_off + super->member_count * sizeof(struct phd_member);
+	super->lane_off = super->stripe_off + (super->stripe_count + 1ull) * sizeof(struct phd_stripe);
+	super->head_off =
+		round_up(super->lane_off + super->lane_count * sizeof(struct phd_lane), PHD_BLOCK_SIZE);
+	super->lane_log_off = super->head_off + PHD_BLOCK_SIZE;
+	super->desc_off = round_up(super->lane_log_off + (uint64_t)super->lane_log_size * super->lane_count,
+				   PHD_BLOCK_SIZE);
+}
+
+/* Bytes of a file (or of its allocated part) with n chunks. */
+static uint64_t size_with(const struct phd_super *super, uint64_t n)
+{
+	return super->desc_off + round_up(n * sizeof(uint64_t), PHD_BLOCK_SIZE) +
+	       round_up(n * sizeof(struct phd_bits), PHD_BLOCK_SIZE) +
+	       round_up(n * sizeof(struct phd_words), PHD_BLOCK_SIZE) + n * PHD_CHUNK_SIZE;
+}
+
+/* The most chunks that fit into size. */
+static uint64_t chunks_within(const struct phd_super *super, uint64_t size)
+{
+	const uint64_t each =
+		PHD_CHUNK_SIZE + sizeof(uint64_t) + sizeof(struct phd_bits) + sizeof(struct phd_words);
+	uint64_t n;
+
+	if (size <= super->desc_off)
+		return 0;
+	/* Without rounding this is too many by at most a few: three regions, each rounded up to a block. */
+	n = (size - super->desc_off) / each;
+	while (n && size_with(super, n) > size)
+		n--;
+	return n;
+}
+
+static void plan_chunk_regions(struct phd_super *super)
+{
+	uint64_t n = super->chunk_max;
+
+	super->bits_off = super->desc_off + round_up(n * sizeof(uint64_t), PHD_BLOCK_SIZE);
+	super->words_off = super->bits_off + round_up(n * sizeof(struct phd_bits), PHD_BLOCK_SIZE);
+	super->data_off = super->words_off + round_up(n * sizeof(struct phd_words), PHD_BLOCK_SIZE);
+}
+
+int ph_super_plan(const struct pheap_options *opt, struct phd_super *ret, uint64_t *ret_chunk_count)
+{
+	struct phd_super super = {
+		.magic = PHD_SUPER_MAGIC,
+		.version = PHD_VERSION,
+		.durability = PHEAP_PROCESS >> 24,
+		.chunk_shift = PHD_CHUNK_SHIFT,
+		.epoch_ms = opt->epoch_ms,
+		.root_bucket_count = PHD_ROOT_BUCKETS,
+	};
+	const char *layout = opt->layout ? opt->layout : "";
+	uint64_t initial = 0, count;
+	int rc;
+
+	if (strnlen(layout, PHD_NAME_SIZE) == PHD_NAME_SIZE)
+		return ph_error(NULL, -EINVAL, "the layout name is longer than %u bytes", PHD_NAME_SIZE - 1);
+	memcpy(super.layout, layout, strlen(layout));
+	rc = plan_sizes(opt, &initial, &super.size_max);
+	if (!rc)
+		rc = plan_counts(opt, initial, &super);
+	if (rc)
+		return rc;
+	plan_fixed_regions(&super);
+	super.chunk_max = chunks_within(&super, super.size_max);
+	if (super.chunk_max < super.journal_count + 1)
+		return ph_error(
+			NULL, -EINVAL,
+			"max_size (%llu) is too small for %u members, %u lanes and a journal of %llu bytes; "
+			"raise max_size or lower these",
+			(unsigned long long)super.size_max, super.member_count, super.lane_count,
+			(unsigned long long)(super.journal_count * PHD_CHUNK_SIZE));
+	plan_chunk_regions(&super);
+	count = chunks_within(&super, initial);
+	if (count > super.chunk_max)
+		count = super.chunk_max;
+	if (count < super.journal_count + 1)
+		count = super.journal_count + 1;
+	*ret = super;
+	*ret_chunk_count = count;
+	return 0;
+}
+
+/* ---- judging ---- */
+
+static int corrupt(const char *what, uint64_t value)
+{
+	return ph_error(NULL, PHEAP_ECORRUPT,
+			"superblock: %s is %llu (0x%llx), which cannot be; run pheap-fsck on the file", what,
+			(unsigned long long)value, (unsigned long long)value);
+}
+
+static int version_unknown(uint32_t version)
+{
+	return ph_error(NULL, PHEAP_EFORMAT,
+			"this heap has format version %u.%u, this library knows %u.x; use one that knows it",
+			version >> 16, version & 0xffff, PHD_VERSION >> 16);
+}
+
+static int check_counts(const struct phd_super *super)
+{
+	if (super->size_max < PHD_SIZE_MIN || super->size_max > PHD_SIZE_MAX ||
+	    super->size_max % PHD_CHUNK_SIZE)
+		return corrupt("size_max", super->size_max);
+	if (super->durability < 1 || super->durability > 3)
+		return corrupt("durability", super->durability);
+	if (super->chunk_shift != PHD_CHUNK_SHIFT)
+		return corrupt("chunk_shift", super->chunk_shift);
+	if (super->root_bucket_count != PHD_ROOT_BUCKETS)
+		return corrupt("root_bucket_count", super->root_bucket_count);
+	if (super->member_count < 1 || super->member_count > PHD_MEMBER_MAX)
+		return corrupt("member_count", super->member_count);
+	if (super->lane_count < 1 || super->lane_count > PHD_LANE_MAX)
+		return corrupt("lane_count", super->lane_count);
+	if (super->stripe_count < 1 || super->stripe_count > STRIPE_COUNT_MAX ||
+	    (super->stripe_count & (super->stripe_count - 1)))
+		return corrupt("stripe_count", super->stripe_count);
+	if (super->lane_log_size < 512 || super->lane_log_size > LANE_LOG_SIZE_MAX ||
+	    super->lane_log_size % 64)
+		return corrupt("lane_log_size", super->lane_log_size);
+	if (super->chunk_max < 2 || super->chunk_max > super->size_max / PHD_CHUNK_SIZE)
+		return corrupt("chunk_max", super->chunk_max);
+	if (super->journal_count < 1 || super->journal_count >= super->chunk_max)
+		return corrupt("journal_count", super->journal_count);
+	if (super->fixed_base % FIXED_BASE_ALIGN || super->fixed_base > UINT64_MAX / 2)
+		return corrupt("fixed_base", super->fixed_base);
+	return 0;
+}
+
+struct region {
+	const char *name;
+	uint64_t off, size, align;
+};
+
+/* Sizes cannot overflow: each is a checked count times a small constant, at most 2^46. */
+static int check_regions(const struct phd_super *super)
+{
+	const uint64_t n = super->chunk_max;
+	const struct region regions[] = {
+		{"coord_off", super->coord_off, sizeof(struct phd_coord), 64},
+		{"member_off", super->member_off, super->member_count * sizeof(struct phd_member), 64},
+		{"stripe_off", super->stripe_off, (super->stripe_count + 1ull) * sizeof(struct phd_stripe),
+		 64},
+		{"lane_off", super->lane_off, super->lane_count * sizeof(struct phd_lane), 64},
+		{"head_off", super->head_off, sizeof(struct phd_head), PHD_BLOCK_SIZE},
+		{"lane_log_off", super->lane_log_off, (uint64_t)super->lane_log_size * super->lane_count,
+		 PHD_BLOCK_SIZE},
+		{"desc_off", super->desc_off, n * sizeof(uint64_t), PHD_BLOCK_SIZE},
+		{"bits_off", super->bits_off, n * sizeof(struct phd_bits), PHD_BLOCK_SIZE},
+		{"words_off", super->words_off, n * sizeof(struct phd_words), PHD_BLOCK_SIZE},
+		{"data_off", super->data_off, n * PHD_CHUNK_SIZE, PHD_BLOCK_SIZE},
+	};
+	uint64_t end = 2 * PHD_BLOCK_SIZE;
+
+	for (size_t i = 0; i < sizeof(regions) / sizeof(*regions); i++) {
+		const struct region *r = &regions[i];
+
+		if (r->off < end || r->off % r->align || r->off > super->size_max ||
+		    r->size > super->size_max - r->off)
+			return corrupt(r->name, r->off);
+		end = r->off + r->size;
+	}
+	return 0;
+}
+
+static int check_layout(const struct phd_super *super)
+{
+	size_t n = strnlen(super->layout, PHD_NAME_SIZE);
+
+	if (n == PHD_NAME_SIZE)
+		return corrupt("the length of layout", n);
+	for (; n < PHD_NAME_SIZE; n++)
+		if (super->layout[n])
+			return corrupt("a byte behind layout", (uint8_t)super->layout[n]);
+	return 0;
+}
+
+int ph_super_check(const struct phd_super *super)
+{
+	int rc;
+
+	if (super->version >> 16 != PHD_VERSION >> 16)
+		return ph_error(
+			NULL, PHEAP_EFORMAT,
+			"this heap has format version %u.%u, this library knows %u.x; use a library that "
+			"knows it",
+			super->version >> 16, super->version & 0xffff, PHD_VERSION >> 16);
+	if (super->incompat & ~PHD_INCOMPAT_KNOWN)
+		return ph_error(
+			NULL, PHEAP_EFORMAT,
+			"this heap uses features that this library does not know (incompat bits 0x%llx); use "
+			"a newer one",
+			(unsigned long long)(super->incompat & ~PHD_INCOMPAT_KNOWN));
+	rc = check_counts(super);
+	if (!rc)
+		rc = check_regions(super);
+	if (!rc)
+		rc = check_layout(super);
+	return rc;
+}
+
+/* ---- sectors ---- */
+
+void ph_super_seal(struct phd_super *super, uint32_t copy)
+{
+	super->copy = copy;
+	super->crc = ph_crc32c(0, super, offsetof(struct phd_super, crc));
+}
+
+/* Is a sector there at all? A file that ends in front of it has none. */
+static int sector_read(int fd, uint64_t file_size, uint64_t off, void *ret)
+{
+	if (file_size < off + PHD_SECTOR_SIZE)
+		return -ENODATA;
+	return ph_os->file_read(fd, ret, PHD_SECTOR_SIZE, off);
+}
+
+static bool super_valid(const struct phd_super *super, uint32_t copy)
+{
+	return super->magic == PHD_SUPER_MAGIC && super->copy == copy &&
+	       super->crc == ph_crc32c(0, super, offsetof(struct phd_super, crc));
+}
+
+/* Nothing valid was found: says which of the possible reasons it was. */
+static int super_refuse(uint64_t file_size, bool magic_seen, uint32_t version)
+{
+	if (magic_seen && version >> 16 != PHD_VERSION >> 16)
+		return ph_error(
+			NULL, PHEAP_EFORMAT,
+			"this heap has format version %u.%u, this library knows %u.x; use a library that "
+			"knows it",
+			version >> 16, version & 0xffff, PHD_VERSION >> 16);
+	if (magic_seen)
+		return ph_error(
+			NULL, PHEAP_ECORRUPT,
+			"neither copy of the superblock has the checksum it should have; run pheap-fsck on "
+			"the file");
+	if (file_size == 0)
+		return ph_error(NULL, PHEAP_EFORMAT,
+				"the file is empty; to make it a heap, remove it and open with PHEAP_CREATE");
+	if (file_size < PHD_SECTOR_SIZE)
+		return ph_error(NULL, PHEAP_EFORMAT, "the file is not a heap: it has only %llu bytes",
+				(unsigned long long)file_size);
+	return ph_error(NULL, PHEAP_EFORMAT, "the file is not a heap: it does not start as one");
+}
+
+int ph_super_read(int fd, uint64_t file_size, struct phd_super *ret)
+{
+	bool magic_seen = false;
+	uint32_t version = 0;
+
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_super super;
+		int rc = sector_read(fd, file_size, PHD_SUPER_OFF(copy), &super);
+
+		if (rc == -ENODATA)
+			continue;
+		if (rc)
+			return ph_error(NULL, rc, "reading the superblock failed: %s", pheap_strerror(rc));
+		if (super_valid(&super, copy)) {
+			*ret = super;
+			return ph_super_check(&super);
+		}
+		if (super.magic == PHD_SUPER_MAGIC && !magic_seen) {
+			magic_seen = true;
+			version = super.version;
+		}
+	}
+	return super_refuse(file_size, magic_seen, version);
+}
+
+int ph_state_read(int fd, struct phd_state *ret, uint32_t *ret_copy)
+{
+	bool found = false;
+
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_state state;
+		int rc = ph_os->file_read(fd, &state, sizeof(state), PHD_STATE_OFF(copy));
+
+		if (rc == -ENODATA)
+			continue;
+		if (rc)
+			return ph_error(NULL, rc, "reading the state sector failed: %s", pheap_strerror(rc));
+		if (state.magic != PHD_STATE_MAGIC ||
+		    state.crc != ph_crc32c(0, &state, offsetof(struct phd_state, crc)))
+			continue;
+		if (found && state.seq <= ret->seq)
+			continue;
+		*ret = state;
+		*ret_copy = copy;
+		found = true;
+	}
+	if (!found)
+		return ph_error(
+			NULL, PHEAP_ECORRUPT,
+			"neither copy of the state sector has the checksum it should have; run pheap-fsck on "
+			"the file");
+	return 0;
+}
+
+int ph_state_write(int fd, struct phd_state *state, uint32_t *copy)
+{
+	int rc;
+
+	if (state->seq == UINT64_MAX)
+		return ph_error(NULL, PHEAP_ECORRUPT,
+				"state sector: seq cannot grow; run pheap-fsck on the file");
+	state->seq++;
+	state->crc = ph_crc32c(0, state, offsetof(struct phd_state, crc));
+	rc = ph_os->file_write_sync(fd, state, sizeof(*state), PHD_STATE_OFF(*copy ^ 1));
+	if (rc)
+		return ph_error(NULL, rc, "writing the state sector failed: %s", pheap_strerror(rc));
+	*copy ^= 1;
+	return 0;
+}
+
+/* ---- space ---- */
+
+static int items_allocate(int fd, uint64_t off, uint64_t item_size, uint64_t from, uint64_t to)
+{
+	uint64_t start = (off + from * item_size) / PHD_BLOCK_SIZE * PHD_BLOCK_SIZE;
+
+	return ph_os->file_allocate(fd, start, round_up(off + to * item_size, PHD_BLOCK_SIZE) - start);
+}
+
+int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint64_t to)
+{
+	int rc = items_allocate(fd, super->desc_off, sizeof(uint64_t), from, to);
+
+	if (!rc)
+		rc = items_allocate(fd, super->bits_off, sizeof(struct phd_bits), from, to);
+	if (!rc)
+		rc = items_allocate(fd, super->words_off, sizeof(struct phd_words), from, to);
+	/* Data last: the file's size then says that the rest is there. */
+	if (!rc)
+		rc = items_allocate(fd, super->data_off, PHD_CHUNK_SIZE, from, to);
+	return rc;
+}

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * tx.c: begin, commit, abort, and what both do with the lane. See tx.h.
+ */
+#include "tx.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "defer.h"
+#include "error.h"
+#include "gate.h"
+#include "lock.h"
+#include "os.h"
+#include "reserve.h"
+#include "root.h"
+#include "savepoint.h"
+#include "thread.h"
+
+#define BEGIN_FLAGS (PHEAP_CONCURRENT | PHEAP_READ | PHEAP_NEST | PHEAP_NOWAIT)
+#define RUN_TRIES_MAX 1000
+
+bool ph_room(void *array, uint32_t *room, uint32_t need, size_t item_size)
+{
+	void **items = array;
+	uint32_t next = *room ? *room : 4;
+	void *grown;
+
+	if (need <= *room)
+		return true;
+	while (next < need)
+		next *= 2;
+	grown = realloc(*items, next * item_size);
+	if (!grown)
+		return false;
+	*items = grown;
+	*room = next;
+	return true;
+}
+
+int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...)
+{
+	char text[256];
+	va_list args;
+
+	if (format) {
+		va_start(args, format);
+		vsnprintf(text, sizeof(text), format, args);
+		va_end(args);
+		ph_error(tx->h, rc, "%s", text);
+	}
+	if (!tx->doom) {
+		tx->doom = rc;
+		tx->doom_position = tx->savepoint_serial;
+	}
+	tx->writable_by = NULL;
+	return tx->doom;
+}
+
+int ph_tx_refuse(pheap_tx *tx, const char *call)
+{
+	if (!tx)
+		return ph_error(NULL, -EINVAL, "%s: the transaction is NULL", call);
+	if (tx->magic != PH_TX_MAGIC)
+		ph_fatal("%s: the heap of this transaction is closed", call);
+	if (tx->thread != &ph_thread)
+		return ph_error(tx->h, -EPERM, "%s: the transaction belongs to another thread", call);
+	if (tx->h->forked)
+		return ph_error(tx->h, PHEAP_EFORKED, "%s: the transaction was begun by the parent process", call);
+	if (!tx->open)
+		return ph_error(tx->h, PHEAP_EENDED, "%s: the transaction has ended", call);
+	if (tx->doom)
+		return tx->doom;
+	return ph_tx_fail(tx, -EROFS, "%s: the transaction was begun with PHEAP_READ", call);
+}
+
+/* --- the lane ------------------------------------------------------------------------------------------------------ */
+
+static void lane_begin(pheap_tx *tx)
+{
+	tx->word = PHD_WORD(tx->gen, tx->lane_idx);
+	ph_log_reset(tx);
+}
+
+static void tables_clear(pheap_tx *tx)
+{
+	ph_ops_clear_all(&tx->ops);
+	tx->savepoint_count = tx->callback_count = tx->notified_count = 0;
+	tx->published_count = tx->pending_count = 0;
+	tx->applies = tx->has_frees = tx->has_defers = false;
+	memset(tx->defer_filter, 0, sizeof(tx->defer_filter));
+}
+
+/* The lane becomes idle, which frees all words of the transaction at once; then whoever waits is woken. */
+static void lane_end(pheap_tx *tx)
+{
+	__atomic_store_n(&tx->lane->tx_count, tx->lane->tx_count + 1, __ATOMIC_RELAXED);
+	/* ORDER(commit-point), ORDER(apply-idle), ORDER(undo-idle): all stores of the transaction, or all of its undo, before
+	 * idle. Crash between: recovery finds the lane not idle and does it again. Pairs with recovery.c:lane_recover. */
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+	if (tx->applies)
+		ph_ops_release(tx);
+	if (tx->stripe_count | tx->shared_count)
+		ph_lock_release_all(tx);
+	if (!tx->internal)
+		ph_gate_leave(tx);
+	tx->gen++;
+}
+
+void ph_tx_undo_step(pheap_tx *tx)
+{
+	ph_log_undo(tx->h, &tx->log, 0, false);
+	lane_end(tx);
+}
+
+int ph_tx_commit_step(pheap_tx *tx)
+{
+	int rc;
+
+	if (tx->applies) {
+		rc = ph_ops_prepare(tx);
+		if (rc)
+			return rc;
+		if (tx->has_defers && tx->has_frees)
+			ph_defer_drop_freed(tx);
+		/* ORDER(commit-point): every record and every store in place before committed. From here on recovery goes
+		 * forward. */
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
+		ph_order();
+		ph_log_apply(tx->h, &tx->log);
+		ph_order();
+	}
+	lane_end(tx);
+	return 0;
+}
+
+/* --- internal transactions ----------------------------------------------------------------------------------------- */
+
+pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
+{
+	pheap_tx *helper = ph_thread_helper(tx, ret_rc);
+
+	if (!helper)
+		return NULL;
+	lane_begin(helper);
+	__atomic_store_n(&helper->lane->state, PHD_STATE(helper->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+	ph_order();
+	helper->open = true;
+	helper->doom = 0;
+	return helper;
+}
+
+int ph_tx_internal_commit(pheap_tx *helper)
+{
+	int rc = ph_tx_commit_step(helper);
+
+	if (rc)
+		ph_tx_undo_step(helper);
+	tables_clear(helper);
+	helper->open = false;
+	return rc;
+}
+
+void ph_tx_internal_abort(pheap_tx *helper)
+{
+	ph_tx_undo_step(helper);
+	tables_clear(helper);
+	helper->open = false;
+}
+
+/* --- begin --------------------------------------------------------------------------------------------------------- */
+
+static int begin_nested(pheap_tx *tx, uint32_t flags, pheap_tx **ret)
+{
+	int rc;
+
+	if (!(flags & PHEAP_NEST))
+		return ph_error(tx->h, PHEAP_EACTIVE, "this thread already has a transaction in this heap; end it, or use PHEAP_NEST");
+	if (tx->doom)
+		return tx->doom;
+	if (tx->read_only && !(flags & PHEAP_READ))
+		return ph_error(tx->h, -EROFS, "the open transaction is PHEAP_READ; one that writes can not nest in it");
+	rc = ph_savepoint_push(tx, 1);
+	if (rc)
+		return rc;
+	tx->nest++;
+	*ret = tx;
+	return 0;
+}
+
+/* The rare reasons not to begin; 0 when there is none. */
+static int begin_refuse(pheap *h, uint32_t flags, pheap_tx **ret)
+{
+	if (!ret)
+		return ph_error(h, -EINVAL, "pheap_begin: ret is NULL");
+	*ret = NULL;
+	if (h->forked)
+		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+	if (flags & ~BEGIN_FLAGS)
+		return ph_error(h, -EINVAL, "pheap_begin: flags 0x%x belong to another call", flags & ~BEGIN_FLAGS);
+	if (h->read_only && !(flags & PHEAP_READ))
+		return ph_error(h, -EROFS, "the heap is open for reading only; begin with PHEAP_READ");
+	return 0;
+}
+
+static uint32_t mode_of(uint32_t flags)
+{
+	if (flags & PHEAP_CONCURRENT)
+		return PHD_MODE_CONCURRENT;
+	return flags & PHEAP_READ ? PHD_MODE_READ : PHD_MODE_EXCLUSIVE;
+}
+
+int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
+{
+	pheap_tx *tx;
+	int rc;
+
+	ph_heap_check(h, "pheap_begin");
+	if (__builtin_expect((flags & ~PHEAP_CONCURRENT) || !ret || h->forked || h->read_only, 0)) {
+		rc = begin_refuse(h, flags, ret);
+		if (rc)
+			return rc;
+	}
+	*ret = NULL;
+	if (__builtin_expect(ph_thread.heap_id == h->id, 1))
+		tx = ph_thread.tx;
+	else
+		tx = ph_thread_tx(h, &rc);
+	if (__builtin_expect(!tx, 0))
+		return rc;
+	if (__builtin_expect(tx->open, 0))
+		return begin_nested(tx, flags, ret);
+	tx->mode = mode_of(flags);
+	tx->read_only = (flags & PHEAP_READ) != 0;
+	if (__builtin_expect(tx->lane != NULL, 1)) {
+		lane_begin(tx);
+		if (__builtin_expect(h->coord->poison != 0 && !tx->read_only, 0))
+			return ph_error(h, PHEAP_EPOISONED, "recovery of a dead process failed; close the heap and run pheap-fsck on it");
+		rc = ph_gate_enter(tx, (flags & PHEAP_NOWAIT) != 0);
+		if (__builtin_expect(rc, 0))
+			return rc;
+	}
+	tx->doom = 0;
+	tx->open = true;
+	tx->writable_by = tx->read_only ? NULL : &ph_thread;
+	ph_cover_clear(&tx->cover);
+	*ret = tx;
+	return 0;
+}
+
+/* --- end ----------------------------------------------------------------------------------------------------------- */
+
+static void notify_all(pheap_tx *tx)
+{
+	for (uint32_t i = 0; i < tx->notified_count; i++)
+		ph_os->futex_wake((const uint32_t *)(const void *)tx->notified[i], 0x7fffffff);
+}
+
+/* Callbacks may begin transactions of their own: the object must already be free for that. */
+static void callbacks_run(struct ph_callback *callbacks, uint32_t count, bool committed)
+{
+	for (uint32_t i = 0; i < count; i++)
+		callbacks[i].fn(callbacks[i].arg, committed && !callbacks[i].rolled_back);
+	free(callbacks);
+}
+
+static void tx_finish_slow(pheap_tx *tx, bool committed)
+{
+	struct ph_callback *callbacks = tx->callbacks;
+	uint32_t count = tx->callback_count;
+
+	if (committed)
+		notify_all(tx);
+	ph_reserve_settle(tx, committed);
+	tables_clear(tx);
+	tx->open = false;
+	tx->nest = 0;
+	if (count) {
+		tx->callbacks = NULL;
+		tx->callback_room = 0;
+		callbacks_run(callbacks, count, committed);
+	}
+}
+
+/* After lane_end. */
+static inline void tx_finish(pheap_tx *tx, bool committed)
+{
+	tx->writable_by = NULL;
+	if (__builtin_expect(tx->applies || tx->savepoint_count || tx->callback_count || tx->notified_count || tx->published_count ||
+			     tx->pending_count, 0)) {
+		tx_finish_slow(tx, committed);
+		return;
+	}
+	tx->open = false;
+	tx->nest = 0;
+}
+
+void ph_tx_abort_all(pheap_tx *tx)
+{
+	tx->writable_by = NULL;
+	if (tx->lane)
+		ph_tx_undo_step(tx);
+	tx_finish(tx, false);
+}
+
+/* Why a transaction can not be ended by this caller; 0: it can, doomed or not. */
+static int end_refuse(pheap_tx *tx, const char *call)
+{
+	int rc;
+
+	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open && !tx->h->forked)
+		return 0;
+	rc = ph_tx_refuse(tx, call);
+	return rc;
+}
+
+static int commit_nested(pheap_tx *tx)
+{
+	int rc = tx->doom;
+
+	if (rc)
+		ph_savepoint_rollback_top(tx);
+	ph_savepoint_pop_nest(tx);
+	return rc;
+}
+
+int pheap_commit(pheap_tx *tx)
+{
+	int rc;
+
+	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0)) {
+		rc = end_refuse(tx, "pheap_commit");
+		if (rc)
+			return rc;
+	}
+	if (__builtin_expect(tx->nest, 0))
+		return commit_nested(tx);
+	rc = tx->doom;
+	if (rc == 0 && tx->lane)
+		rc = ph_tx_commit_step(tx);
+	if (__builtin_expect(rc, 0)) {
+		ph_tx_abort_all(tx);
+		return rc;
+	}
+	tx_finish(tx, true);
+	return 0;
+}
+
+int pheap_commit_async(pheap_tx *tx, uint64_t *ret_lsn)
+{
+	int rc = pheap_commit(tx);
+
+	if (ret_lsn)
+		*ret_lsn = 0; /* nothing to wait for: PHEAP_PROCESS has no log sequence */
+	return rc;
+}
+
+int pheap_wait(pheap *h, uint64_t lsn, int32_t timeout_ms)
+{
+	(void)timeout_ms;
+	ph_heap_check(h, "pheap_wait");
+	if (h->forked)
+		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+	if (lsn)
+		return ph_error(h, -EINVAL, "pheap_wait: no commit of this heap returned that number");
+	return 0;
+}
+
+void pheap_abort(pheap_tx *tx)
+{
+	if (!tx || end_refuse(tx, "pheap_abort"))
+		return;
+	if (tx->nest) {
+		ph_savepoint_rollback_top(tx);
+		ph_savepoint_pop_nest(tx);
+		return;
+	}
+	ph_tx_abort_all(tx);
+}
+
+int pheap_end(pheap_tx *tx, int rc)
+{
+	int refused;
+
+	if (rc == 0)
+		return pheap_commit(tx);
+	refused = end_refuse(tx, "pheap_end");
+	if (refused)
+		return refused;
+	pheap_abort(tx);
+	return rc;
+}
+
+int pheap_run(pheap *h, uint32_t flags, int (*fn)(pheap_tx *tx, void *arg), void *arg)
+{
+	pheap_tx *tx;
+	bool nested;
+	int rc, tries = 0;
+
+	ph_heap_check(h, "pheap_run");
+	if (!fn)
+		return ph_error(h, -EINVAL, "pheap_run: fn is NULL");
+	nested = pheap_current(h) != NULL;
+	do {
+		rc = pheap_begin(h, flags, &tx);
+		if (rc)
+			return rc;
+		rc = fn(tx, arg);
+		rc = pheap_end(tx, rc);
+	} while (rc == -EDEADLK && !nested && ++tries < RUN_TRIES_MAX);
+	return rc;
+}
+
+/* --- questions ----------------------------------------------------------------------------------------------------- */
+
+int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg)
+{
+	int rc = end_refuse(tx, "pheap_on_end");
+
+	if (rc)
+		return rc;
+	if (tx->doom)
+		return tx->doom;
+	if (!fn)
+		return ph_tx_fail(tx, -EINVAL, "pheap_on_end: fn is NULL");
+	if (!ph_room(&tx->callbacks, &tx->callback_room, tx->callback_count + 1, sizeof(*tx->callbacks)))
+		return ph_tx_fail(tx, -ENOMEM, "no memory for a callback");
+	tx->callbacks[tx->callback_count++] = (struct ph_callback){.fn = fn, .arg = arg, .position = tx->savepoint_serial};
+	return 0;
+}
+
+pheap_tx *pheap_current(const pheap *h)
+{
+	pheap_tx *tx;
+
+	ph_heap_check(h, "pheap_current");
+	if (h->forked)
+		return NULL;
+	tx = ph_thread_tx_find(h);
+	return tx && tx->open ? tx : NULL;
+}
+
+pheap *pheap_heap(const pheap_tx *tx)
+{
+	if (!tx)
+		return NULL;
+	if (tx->magic != PH_TX_MAGIC)
+		ph_fatal("pheap_heap: the heap of this transaction is closed");
+	return tx->h;
+}
+
+int pheap_error(const pheap_tx *tx)
+{
+	if (!tx)
+		return -EINVAL;
+	if (tx->magic != PH_TX_MAGIC)
+		ph_fatal("pheap_error: the heap of this transaction is closed");
+	if (!tx->open)
+		return PHEAP_EENDED;
+	return tx->doom;
+}
+
+bool ph_tx_any_open(pheap *h)
+{
+	pheap_tx *tx;
+	bool any = false;
+
+	pthread_mutex_lock(&h->lock);
+	cds_list_for_each_entry(tx, &h->txs, heap_node)
+		any |= tx->open;
+	pthread_mutex_unlock(&h->lock);
+	return any;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * bad_input.c: files that are no heaps, heaps that are in use, and wrong options: each a sentence and its
+ * exit code.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format.h"
+#include "run.h"
+
+static void refused(const char *what, const char *path, const char *text)
+{
+	static const char *const options[] = {"-n", "-p", "-y", "-n --json"};
+
+	for (unsigned i = 0; i < 4; i++) {
+		int rc = run(fsck_program, options[i], path);
+
+		expect(rc == 8 && strstr(output, text), "%s: %s gave %d, or no '%s'", what, options[i], rc,
+		       text);
+	}
+}
+
+static void no_heap_test(void)
+{
+	unsigned char *bytes = calloc(1, 1u << 20);
+	unsigned x = 12345;
+	struct scratch s;
+
+	if (!bytes)
+		abort();
+	scratch_open(&s);
+	scratch_write(&s, bytes, 0);
+	refused("empty file", s.path, "empty");
+	scratch_write(&s, bytes, 1u << 20);
+	refused("zeros", s.path, "not a heap");
+	for (unsigned i = 0; i < 1u << 20; i++)
+		bytes[i] = (unsigned char)((x = x * 1103515245 + 12345) >> 16);
+	scratch_write(&s, bytes, 1u << 20);
+	refused("random bytes", s.path, "not a heap");
+	scratch_write(&s, bytes, 7);
+	refused("seven bytes", s.path, "not a heap");
+	scratch_close(&s);
+	free(bytes);
+	refused("folder", "/", "directory");
+	refused("device", "/dev/null", "regular");
+	refused("missing file", "/proc/self/nothing", "No such file");
+}
+
+static void version_test(void)
+{
+	struct scratch s;
+	struct image im;
+
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	im.super->version = 2u << 16;
+	image_seal(&im);
+	scratch_write(&s, im.bytes, im.size);
+	refused("another version", s.path, "version");
+	im.super->version = PHD_VERSION;
+	im.super->incompat = 8;
+	image_seal(&im);
+	scratch_write(&s, im.bytes, im.size);
+	refused("unknown feature", s.path, "features");
+	scratch_close(&s);
+	image_free(&im);
+}
+
+static void byte_lock(int fd, short type, uint64_t off)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)off, .l_len = 1};
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
+		abort();
+}
+
+static void attached_test(void)
+{
+	struct scratch s;
+	struct image im;
+	struct phd_member *m;
+	int rc;
+
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	m = image_at(&im, im.super->member_off + sizeof *m);
+	m->attachment = 40;
+	m->pid = 4242;
+	memcpy(m->command, "busy-program", 12);
+	image_dirty(&im);
+	image_lane_state(&im, 1, PHD_STEP_ACTIVE);
+	image_record(&im, 1, PHD_REC_UNDO, image_chunk(&im, 6), "old", 3);
+	scratch_write(&s, im.bytes, im.size);
+	byte_lock(s.fd, F_RDLCK, PHD_LOCK_ANY);
+	byte_lock(s.fd, F_WRLCK, PHD_LOCK_SLOT + 1);
+	for (unsigned i = 0; i < 2; i++) {
+		rc = run(fsck_program, i ? "-y" : "-p", s.path);
+		expect(rc == 8 && strstr(output, "busy-program (pid 4242)"), "attached: gave %d", rc);
+	}
+	rc = run(fsck_program, "-n -f", s.path);
+	expect(rc == 0 && strstr(output, "snapshot") && output_has("lane-live"), "attached: -n gave %d", rc);
+	expect(scratch_same(&s, im.bytes, im.size), "attached: the file was changed");
+	byte_lock(s.fd, F_UNLCK, PHD_LOCK_ANY);
+	byte_lock(s.fd, F_UNLCK, PHD_LOCK_SLOT + 1);
+	/* a gate that stays taken: somebody opens, closes or checks */
+	byte_lock(s.fd, F_RDLCK, PHD_LOCK_GATE);
+	rc = run(fsck_program, "-p", s.path);
+	expect(rc == 8 && strstr(output, "try again"), "gate taken: gave %d", rc);
+	scratch_close(&s);
+	image_free(&im);
+}
+
+static void copy_option_test(void)
+{
+	struct scratch s;
+	struct image im;
+	int rc;
+
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	im.bytes[0x60] ^= 1;
+	scratch_write(&s, im.bytes, im.size);
+	rc = run(fsck_program, "-n -b 0", s.path);
+	expect(rc == 4 && output_has("super-none"), "-b 0 of a damaged copy 0 gave %d", rc);
+	rc = run(fsck_program, "-y -b 1", s.path);
+	expect(rc == 1 && output_has("super-copy"), "-y -b 1 gave %d", rc);
+	rc = run(fsck_program, "-n -b 0 -f", s.path);
+	expect(rc == 0, "-b 0 after the repair gave %d", rc);
+	scratch_close(&s);
+	image_free(&im);
+}
+
+static void usage_test(void)
+{
+	static const struct {
+		const char *options, *path;
+		int rc;
+	} rows[] = {
+		{"-n -y", "x", 16}, {"-q", "x", 16},	 {"-n", NULL, 16},	 {"-n x", "y", 16},
+		{"-b 2", "x", 16},  {"--help", NULL, 0}, {"--version", NULL, 0}, {"-b", NULL, 16},
+	};
+
+	for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		int rc = run(fsck_program, rows[i].options, rows[i].path);
+
+		expect(rc == rows[i].rc, "options '%s' gave %d, not %d", rows[i].options, rc, rows[i].rc);
+	}
+}
+
+static void json_test(void)
+{
+	struct scratch s;
+	struct image im;
+	int rc;
+
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	im.head->magic = 0;
+	scratch_write(&s, im.bytes, im.size);
+	rc = run(fsck_program, "-n -f --json", s.path);
+	expect(rc == 4 && output[0] == '{' && strstr(output, "\"code\": \"head-magic\"") &&
+		       strstr(output, "\"exit\": 4}\n"),
+	       "--json gave %d", rc);
+	/* no terminal to ask on: as with -n */
+	rc = run(fsck_program, "", s.path);
+	expect(rc == 4 && strstr(output, "-p or -y"), "without options it gave %d", rc);
+	expect(scratch_same(&s, im.bytes, im.size), "without options it changed the file");
+	scratch_close(&s);
+	image_free(&im);
+}
+
+void bad_input_test(void)
+{
+	no_heap_test();
+	version_test();
+	attached_test();
+	copy_option_test();
+	usage_test();
+	json_test();
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cases.h: one kind of damage each, and what pheap-fsck must say and do about it.
+ */
+#ifndef TEST_CASES_H
+#define TEST_CASES_H
+
+#include "image.h"
+
+#define CODES_MAX 4u
+
+struct fsck_case {
+	const char *name;
+	void (*damage)(struct image *im);
+	/* Exit codes with -n -f, -p -f, -y -f. A run with -n changes no byte; one with -p that gives 4
+	 * neither. */
+	int no, preen, yes;
+	const char *codes[CODES_MAX]; /* problems that -n must name */
+	/* After -y; NULL: nothing special. Prints why and returns false. */
+	bool (*check)(const struct image *before, const struct image *after);
+};
+
+extern const struct fsck_case fsck_cases[];
+extern const unsigned fsck_case_count;
+
+#endif

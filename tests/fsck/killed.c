@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * killed.c: pheap-fsck -y killed at each of its writes, before it and in the middle of it; the next run must
+ * end with the same bytes
+ * as one that was left alone. Names the order notes fsck-dirty, fsck-undo-idle, fsck-owner-last, fsck-relink
+ * and fsck-clean.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cases.h"
+#include "run.h"
+
+#define WRITES_MAX 2000u
+
+static void first_difference(const struct scratch *s, const unsigned char *want, size_t n)
+{
+	size_t size, i = 0;
+	unsigned char *have = scratch_read(s, &size);
+
+	while (i < n && i < size && have[i] == want[i])
+		i++;
+	printf("first difference at 0x%zx\n", i);
+	free(have);
+}
+
+/* True: the run was not killed, there are no more writes. */
+static bool kill_at(const struct fsck_case *c, struct scratch *s, const struct image *im, unsigned write,
+		    bool torn, const unsigned char *want, size_t want_size)
+{
+	char number[16];
+	int rc;
+
+	snprintf(number, sizeof number, "%u", write);
+	setenv("PHEAP_FSCK_DIE_AFTER", number, 1);
+	if (torn)
+		setenv("PHEAP_FSCK_DIE_TORN", "1", 1);
+	scratch_write(s, im->bytes, im->size);
+	rc = run(fsck_program_mortal, "-y -f", s->path);
+	unsetenv("PHEAP_FSCK_DIE_AFTER");
+	unsetenv("PHEAP_FSCK_DIE_TORN");
+	if (rc != RUN_SIGNAL + SIGKILL)
+		return true;
+	rc = run(fsck_program, "-y", s->path);
+	expect((rc & ~1) == 0, "%s: after a kill at write %u%s -y gave %d", c->name, write,
+	       torn ? " (torn)" : "", rc);
+	if (!expect(scratch_same(s, want, want_size), "%s: after a kill at write %u%s the result differs",
+		    c->name, write, torn ? " (torn)" : ""))
+		first_difference(s, want, want_size);
+	return false;
+}
+
+static void case_killed(const struct fsck_case *c)
+{
+	struct scratch s;
+	struct image im;
+	unsigned char *want;
+	size_t want_size;
+
+	if (c->yes & 4)
+		return;
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	c->damage(&im);
+	scratch_write(&s, im.bytes, im.size);
+	run(fsck_program, "-y -f", s.path);
+	want = scratch_read(&s, &want_size);
+	for (int torn = 0; torn < 2; torn++)
+		for (unsigned write = 1; write < WRITES_MAX; write++)
+			if (kill_at(c, &s, &im, write, torn, want, want_size))
+				break;
+	free(want);
+	scratch_close(&s);
+	image_free(&im);
+}
+
+void killed_test(void)
+{
+	for (unsigned i = 0; i < fsck_case_count; i++)
+		case_killed(&fsck_cases[i]);
+}

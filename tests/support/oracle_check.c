@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * oracle_check.c: models in memory, a heap against a model, a raw image against the format.
+ */
+#include "oracle.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "layout.h"
+
+uint64_t oracle_random(uint64_t *state)
+{
+	uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static void block_copy(struct oracle_block *dst, const struct oracle_block *src)
+{
+	uint8_t *bytes = dst->bytes;
+
+	*dst = *src;
+	dst->bytes = bytes;
+	if (!src->off)
+		return;
+	dst->bytes = realloc(bytes, src->size ? src->size : 1);
+	if (!dst->bytes)
+		abort();
+	memcpy(dst->bytes, src->bytes, src->size);
+}
+
+/* dst must be zeroed or a model. */
+void oracle_model_copy(struct oracle_model *dst, const struct oracle_model *src)
+{
+	dst->main_off = src->main_off;
+	dst->main_usable = src->main_usable;
+	dst->main = src->main;
+	memcpy(dst->names, src->names, sizeof(dst->names));
+	for (unsigned i = 0; i < ORACLE_SLOTS; i++)
+		block_copy(&dst->slots[i], &src->slots[i]);
+	for (unsigned i = 0; i < ORACLE_RESERVED; i++)
+		block_copy(&dst->reserved[i], &src->reserved[i]);
+}
+
+void oracle_model_free(struct oracle_model *m)
+{
+	for (unsigned i = 0; i < ORACLE_SLOTS; i++)
+		free(m->slots[i].bytes);
+	for (unsigned i = 0; i < ORACLE_RESERVED; i++)
+		free(m->reserved[i].bytes);
+	memset(m, 0, sizeof(*m));
+}
+
+static int __attribute__((format(printf, 3, 4))) bad(char *why, size_t n, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(why, n, format, ap);
+	va_end(ap);
+	return -1;
+}
+
+static size_t differ_at(const uint8_t *a, const uint8_t *b, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n && a[i] == b[i])
+		i++;
+	return i;
+}
+
+static int check_block(pheap *h, const struct oracle_block *b, unsigned slot, char *why, size_t n)
+{
+	const uint8_t *p = pheap_at(h, b->off);
+	size_t at;
+
+	if (pheap_usable_size(h, p) != b->usable)
+		return bad(why, n, "slot %u: block %#llx has usable size %zu, expected %zu", slot,
+			   (unsigned long long)b->off, pheap_usable_size(h, p), b->usable);
+	if (pheap_type_of(h, p) != b->type)
+		return bad(why, n, "slot %u: type %u, expected %u", slot, pheap_type_of(h, p), b->type);
+	if (memcmp(p, b->bytes, b->size) == 0)
+		return 0;
+	at = differ_at(p, b->bytes, b->size);
+	return bad(why, n, "slot %u: block %#llx of %zu bytes differs at byte %zu: %02x, expected %02x", slot,
+		   (unsigned long long)b->off, b->size, at, p[at], b->bytes[at]);
+}
+
+static const struct oracle_block *model_block(const struct oracle_model *m, uint64_t off)
+{
+	for (unsigned i = 0; i < ORACLE_SLOTS; i++)
+		if (m->slots[i].off == off)
+			return &m->slots[i];
+	return NULL;
+}
+
+static int check_walk(pheap *h, const struct oracle_model *m, char *why, size_t n)
+{
+	unsigned count = 0, want = 1;
+	uint64_t last = 0;
+
+	for (unsigned i = 0; i < ORACLE_SLOTS; i++)
+		want += m->slots[i].off != 0;
+	for (const void *p = NULL; (p = pheap_next(h, UINT32_MAX, p));) {
+		uint64_t off = pheap_offset(h, p);
+
+		if (off <= last)
+			return bad(why, n, "walk: block %#llx comes after %#llx", (unsigned long long)off,
+				   (unsigned long long)last);
+		last = off;
+		if (pheap_type_of(h, p) > PHD_TYPE_USER_MAX)
+			continue;
+		if (off != m->main_off && !model_block(m, off))
+			return bad(why, n, "leak: block %#llx (size %zu, type %u) is allocated, no one holds it",
+				   (unsigned long long)off, pheap_usable_size(h, p), pheap_type_of(h, p));
+		count++;
+	}
+	if (count != want)
+		return bad(why, n, "walk finds %u blocks, expected %u", count, want);
+	return 0;
+}
+
+static int check_main(const struct oracle_main *found, const struct oracle_model *m, char *why, size_t n)
+{
+	const uint64_t *a = (const void *)found, *b = (const void *)&m->main;
+
+	for (size_t i = 0; i < sizeof(m->main) / 8; i++)
+		if (a[i] != b[i])
+			return bad(why, n, "main object word %zu: %#llx, expected %#llx", i, (unsigned long long)a[i],
+				   (unsigned long long)b[i]);
+	return 0;
+}
+
+int oracle_check(pheap *h, const struct oracle_model *m, char *why, size_t n)
+{
+	const void *found = pheap_find(h, "oracle");
+	int rc;
+
+	if (pheap_offset(h, found) != m->main_off)
+		return bad(why, n, "root \"oracle\" is %#llx, expected %#llx", (unsigned long long)pheap_offset(h, found),
+			   (unsigned long long)m->main_off);
+	rc = m->main_off ? check_main(found, m, why, n) : 0;
+	for (unsigned i = 0; !rc && i < ORACLE_SLOTS; i++)
+		if (m->slots[i].off)
+			rc = check_block(h, &m->slots[i], i, why, n);
+	for (unsigned i = 0; !rc && i < ORACLE_NAMES; i++) {
+		char name[3] = {'n', (char)('0' + i), 0};
+		uint64_t off = pheap_offset(h, pheap_find(h, name));
+
+		if (off != m->names[i])
+			rc = bad(why, n, "root \"%s\" is %#llx, expected %#llx", name, (unsigned long long)off,
+				 (unsigned long long)m->names[i]);
+	}
+	return rc ? rc : check_walk(h, m, why, n);
+}
+
+/* Raw images. Written against FORMAT.md, with nothing of the library but the struct offsets. */
+struct raw {
+	const char *image;
+	uint64_t size;
+	const struct phd_super *super;
+	const struct phd_head *head;
+	const uint64_t *desc;
+	char *why;
+	size_t n;
+};
+
+static int raw_lanes(const struct raw *r)
+{
+	for (uint32_t i = 0; i < r->super->lane_count; i++) {
+		const struct phd_lane *lane =
+			(const void *)(r->image + r->super->lane_off + i * sizeof(struct phd_lane));
+
+		if (PHD_STATE_STEP(lane->state) != PHD_STEP_IDLE)
+			return bad(r->why, r->n, "lane %u is left in step %u", i, PHD_STATE_STEP(lane->state));
+	}
+	return 0;
+}
+
+static int raw_bits(const struct raw *r, uint64_t head, uint64_t desc)
+{
+	const uint64_t *bits = (const void *)(r->image + r->super->bits_off + head * sizeof(struct phd_bits));
+	uint64_t count = PHD_DESC_RUN_COUNT(desc), size = PHD_DESC_BLOCK_SIZE(desc);
+	uint64_t blocks = size ? count * PHD_CHUNK_SIZE / size : 0;
+
+	if (count < 1 || count > PHD_RUN_COUNT_MAX || size < PHD_BLOCK_SIZE_MIN || size > PHD_BLOCK_SIZE_MAX)
+		return bad(r->why, r->n, "chunk %llu: run of %llu chunks, blocks of %llu", (unsigned long long)head,
+			   (unsigned long long)count, (unsigned long long)size);
+	for (uint64_t i = blocks; i < count * 256; i++)
+		if (bits[i / 64] >> i % 64 & 1)
+			return bad(r->why, r->n, "chunk %llu: bit %llu past the last block", (unsigned long long)head,
+				   (unsigned long long)i);
+	return 0;
+}
+
+static int raw_row(const struct raw *r, uint64_t head, uint64_t count)
+{
+	if (count < 1 || head + count > r->head->chunk_count)
+		return bad(r->why, r->n, "chunk %llu: %llu chunks end beyond %llu", (unsigned long long)head,
+			   (unsigned long long)count, (unsigned long long)r->head->chunk_count);
+	for (uint64_t i = 1; i < count; i++)
+		if (r->desc[head + i] != PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(r->desc[head]), i))
+			return bad(r->why, r->n, "chunk %llu: %#llx is not a continuation of %llu",
+				   (unsigned long long)(head + i), (unsigned long long)r->desc[head + i],
+				   (unsigned long long)head);
+	return 0;
+}
+
+static int raw_chunks(const struct raw *r)
+{
+	uint64_t count = 1;
+	int rc = 0;
+
+	for (uint64_t c = 0; !rc && c < r->head->chunk_count; c += count) {
+		uint64_t d = r->desc[c];
+
+		count = 1;
+		switch (PHD_DESC_KIND(d)) {
+		case PHD_DESC_FREE:
+			if (d)
+				rc = bad(r->why, r->n, "chunk %llu: free with %#llx", (unsigned long long)c,
+					 (unsigned long long)d);
+			break;
+		case PHD_DESC_RUN:
+			count = PHD_DESC_RUN_COUNT(d);
+			rc = raw_bits(r, c, d);
+			rc = rc ? rc : raw_row(r, c, count);
+			break;
+		case PHD_DESC_EXTENT:
+			count = PHD_DESC_COUNT(d);
+			rc = raw_row(r, c, count);
+			break;
+		default:
+			rc = bad(r->why, r->n, "chunk %llu: continuation without a head", (unsigned long long)c);
+		}
+	}
+	return rc;
+}
+
+/* Entries of names: each is in its bucket's list once, and every block of that type is such an entry. */
+static int raw_roots(const struct raw *r)
+{
+	for (unsigned b = 0; b < PHD_ROOT_BUCKETS; b++) {
+		unsigned steps = 0;
+
+		for (uint64_t off = r->head->roots[b]; off; steps++) {
+			if (off < r->super->data_off || off + sizeof(struct phd_root) > r->size || steps > 1000)
+				return bad(r->why, r->n, "bucket %u: entry at %#llx", b, (unsigned long long)off);
+			off = ((const struct phd_root *)(const void *)(r->image + off))->next_off;
+		}
+	}
+	return 0;
+}
+
+int oracle_structure(const char *image, uint64_t size, char *why, size_t why_size)
+{
+	struct raw r = {.image = image, .size = size, .super = (const void *)image, .why = why, .n = why_size};
+	int rc;
+
+	r.head = (const void *)(image + r.super->head_off);
+	r.desc = (const void *)(image + r.super->desc_off);
+	if (r.super->magic != PHD_SUPER_MAGIC || r.head->magic != PHD_HEAD_MAGIC)
+		return bad(why, why_size, "superblock or heap head lost its magic");
+	if (r.head->chunk_count > r.super->chunk_max ||
+	    r.super->data_off + r.head->chunk_count * PHD_CHUNK_SIZE > size)
+		return bad(why, why_size, "chunk_count %llu is beyond the file", (unsigned long long)r.head->chunk_count);
+	rc = raw_lanes(&r);
+	rc = rc ? rc : raw_chunks(&r);
+	return rc ? rc : raw_roots(&r);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * bench.h: what the parts of pheap-bench share.
+ *
+ * What: a system is one way to keep data (pheap, a peer, a floor) behind a table of loops; a bench runs
+ * the loops of all systems and hands results to the report.
+ * Why whole loops behind the table and not single operations: an indirect call per operation would be
+ * measured too, and would weigh most on the fastest system.
+ *
+ * Invariants
+ *   B1  Every system of a bench does the same stores at the same indices: each draws from its own rng with
+ *       one seed.
+ *   B2  No heap is open in the process that forks.
+ *   B3  Of pheap, only include/pheap.h is used.
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BENCH_ARRAY_SIZE (64u << 20) /* bytes */
+#define BENCH_WORD_COUNT (BENCH_ARRAY_SIZE / 8)
+#define BENCH_RECORD_SIZE 64u
+#define BENCH_RECORD_COUNT (BENCH_ARRAY_SIZE / BENCH_RECORD_SIZE)
+#define BENCH_NODE_SIZE 64u
+#define BENCH_LIST_LENGTH 1000u /* nodes on the list before push-pop starts */
+#define BENCH_SEED 0x9e3779b97f4a7c15ull
+#define BENCH_SYSTEM_MAX 4
+#define BENCH_REP_MAX 1001u
+
+/* One measured loop: op_count operations on an open instance. */
+typedef void bench_loop(void *self, uint64_t *rng, unsigned param, uint64_t op_count);
+
+struct bench_system {
+	const char *name;
+	/* A fresh instance in folder, its array of BENCH_ARRAY_SIZE bytes and its list ready. */
+	void *(*open)(const char *folder);
+	void (*close)(void *self);
+	void *(*array)(void *self);
+	bench_loop *words, *records, *push_pop; /* NULL: does not take part */
+	/* A file of `size` bytes with block_count small blocks of 64 to 256 bytes, most of the rest in blocks
+	 * of 1 MiB that nobody touches, and a transaction left open for the SIGKILL that follows. NULL: does
+	 * not take part. */
+	void (*life_create)(const char *path, uint64_t size, uint64_t block_count);
+	/* Opens it, checks that the killed transaction is undone, leaves another one open. ns: of the opening
+	 * call alone. */
+	uint64_t (*life_open_ns)(const char *path, uint64_t size);
+};
+extern const struct bench_system bench_pheap, bench_pmemobj, bench_lmdb, bench_floor, bench_limit;
+extern const struct bench_system *const bench_systems[]; /* those built in; NULL ends it */
+
+struct bench_options {
+	bool json, quick;
+	unsigned reps;
+	const char *folder; /* removed at the end, whatever the end is */
+};
+
+/* What pheap should reach; 0: no figure. */
+struct bench_target {
+	double pmemobj_ratio_min; /* time of libpmemobj / time of pheap */
+	double floor_ratio_max;	  /* time of pheap / time of floor */
+	double instructions_max;  /* per operation */
+	double value_max;	  /* ns per operation, or the value itself */
+};
+
+struct bench_result {
+	const char *system;
+	double value; /* median: ns per operation, or what `unit` says */
+	double min, max;
+	double instructions; /* per operation; negative: not known */
+	unsigned reps;	     /* 0: not measured */
+	unsigned threads;
+};
+
+/* main.c */
+_Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* measure.c */
+uint64_t bench_now_ns(void);
+void bench_pin(void);
+/* Sorts the samples; fills value, min, max, reps. */
+void bench_summarize(double *samples, unsigned count, struct bench_result *ret);
+/* A loop on an instance: first the number of operations that fill a sample, then samples. */
+struct bench_meter {
+	bench_loop *loop;
+	void *self;
+	void *array;
+	uint64_t rng;
+	unsigned param;
+	uint64_t op_count;
+};
+void bench_calibrate(struct bench_meter *m, uint64_t sample_ns);
+double bench_sample_ns(struct bench_meter *m, double *ret_instructions); /* negative: no counter */
+bool bench_counter_open(void);
+
+/* step.c: user instructions of one operation where there is no counter; negative: not possible here */
+double bench_step_count(const struct bench_system *system, bench_loop *loop, unsigned param,
+			const struct bench_options *opt);
+
+/* report.c: one bench and param at a time. unit NULL: nanoseconds */
+void bench_report(const struct bench_options *opt, const char *bench, const char *param, const char *unit,
+		  const struct bench_target *target, const struct bench_result *results, unsigned count);
+
+/* scratch.c */
+const char *bench_scratch_make(void);
+void bench_scratch_leave(void); /* in a child: the folder is not its business */
+void bench_scratch_remove(void);
+void *bench_file_map(const char *folder, const char *name, size_t n);
+
+/* The benches. */
+void bench_modify_words(const struct bench_options *opt);
+void bench_record_64(const struct bench_options *opt);
+void bench_push_pop(const struct bench_options *opt);
+void bench_open_after_kill(const struct bench_options *opt);
+void bench_alloc_waste(const struct bench_options *opt);
+void bench_memory(const struct bench_options *opt);
+int bench_life_child(char **argv); /* the process that bench_open_after_kill starts */
+
+static inline uint64_t bench_random(uint64_t *rng)
+{
+	uint64_t x = *rng;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return *rng = x;
+}
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * measure.c: clock, instruction counter, samples.
+ *
+ * What: one sample is a loop of some milliseconds after a short unmeasured one.
+ * Why short: on a machine with other work a short sample often runs undisturbed. One that was preempted
+ * but never slept counts its processor time instead of the clock, so that others' work is not measured; a
+ * sleep counts in full.
+ */
+#include <linux/perf_event.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static int counter_fd = -1;
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t bench_now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+void bench_pin(void)
+{
+	cpu_set_t set, one;
+
+	/* the highest allowed one: interrupts tend to the lowest */
+	if (sched_getaffinity(0, sizeof set, &set))
+		return;
+	for (size_t cpu = CPU_SETSIZE; cpu-- > 0;) {
+		if (!CPU_ISSET(cpu, &set))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		sched_setaffinity(0, sizeof one, &one);
+		return;
+	}
+}
+
+bool bench_counter_open(void)
+{
+	struct perf_event_attr attr = {.type = PERF_TYPE_HARDWARE,
+				       .size = sizeof attr,
+				       .config = PERF_COUNT_HW_INSTRUCTIONS,
+				       .exclude_kernel = 1,
+				       .exclude_hv = 1};
+
+	if (counter_fd < 0)
+		counter_fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	return counter_fd >= 0;
+}
+
+static uint64_t counter_read(void)
+{
+	uint64_t count = 0;
+
+	return counter_fd >= 0 && read(counter_fd, &count, sizeof count) == sizeof count ? count : 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+void bench_summarize(double *samples, unsigned count, struct bench_result *ret)
+{
+	qsort(samples, count, sizeof *samples, compare);
+	ret->value = count % 2 ? samples[count / 2] : (samples[count / 2 - 1] + samples[count / 2]) / 2;
+	ret->min = samples[0];
+	ret->max = samples[count - 1];
+	ret->reps = count;
+}
+
+/* Write-back takes the write permission of pages away; this gives it back before the clock runs. */
+static void array_fault_in(char *array)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	char *start = array + (-(uintptr_t)array & (page - 1));
+	size_t n = (BENCH_ARRAY_SIZE - (size_t)(start - array)) & ~(page - 1);
+
+	if (!madvise(start, n, MADV_POPULATE_WRITE))
+		return;
+	for (size_t i = 0; i < n; i += page) {
+		volatile char *byte = start + i;
+
+		*byte = *byte;
+	}
+}
+
+static void run(struct bench_meter *m, uint64_t op_count)
+{
+	m->loop(m->self, &m->rng, m->param, op_count);
+}
+
+void bench_calibrate(struct bench_meter *m, uint64_t sample_ns)
+{
+	uint64_t ns = 0;
+
+	array_fault_in(m->array);
+	m->op_count = 32;
+	while (ns < sample_ns / 4) {
+		uint64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+
+		m->op_count *= 2;
+		run(m, m->op_count);
+		ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
+	}
+	m->op_count = m->op_count * sample_ns / ns + 1;
+}
+
+double bench_sample_ns(struct bench_meter *m, double *ret_instructions)
+{
+	struct rusage before, after;
+	uint64_t wall, cpu, instructions;
+
+	array_fault_in(m->array);
+	run(m, m->op_count / 4);
+	getrusage(RUSAGE_THREAD, &before);
+	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	wall = bench_now_ns();
+	instructions = counter_read();
+	run(m, m->op_count);
+	instructions = counter_read() - instructions;
+	wall = bench_now_ns() - wall;
+	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	getrusage(RUSAGE_THREAD, &after);
+	*ret_instructions = counter_fd >= 0 ? (double)instructions / (double)m->op_count : -1;
+	if (after.ru_nivcsw != before.ru_nivcsw && after.ru_nvcsw == before.ru_nvcsw && cpu < wall)
+		wall = cpu;
+	return (double)wall / (double)m->op_count;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * report.c: the table for people and the lines for programs.
+ *
+ * In JSON a result that is not a time has ns_per_op null, its value in min and max, and its unit at the
+ * end of param.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "bench.h"
+
+static void number_print(const char *key, double value, bool known)
+{
+	if (known)
+		printf(",\"%s\":%.2f", key, value);
+	else
+		printf(",\"%s\":null", key);
+}
+
+static void json_print(const char *bench, const char *param, bool time, const struct bench_result *r)
+{
+	const char *quote = strspn(param, "0123456789") == strlen(param) ? "" : "\"";
+
+	printf("{\"bench\":\"%s\",\"system\":\"%s\",\"level\":\"PROCESS\",\"threads\":%u", bench, r->system,
+	       r->threads);
+	printf(",\"param\":%s%s%s", quote, param, quote);
+	number_print("ns_per_op", r->value, time);
+	number_print("instructions_per_op", r->instructions, r->instructions >= 0);
+	number_print("min", r->min, true);
+	number_print("max", r->max, true);
+	printf(",\"reps\":%u}\n", r->reps);
+}
+
+static const struct bench_result *result_of(const struct bench_result *results, unsigned count,
+					    const char *system)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (!strcmp(results[i].system, system))
+			return &results[i];
+	return NULL;
+}
+
+static void value_print(double value)
+{
+	if (value >= 1e6)
+		printf(" %9.3f M", value / 1e6);
+	else if (value >= 1e5)
+		printf(" %9.1f k", value / 1e3);
+	else
+		printf(" %9.1f  ", value);
+}
+
+static const char *verdict(bool reached)
+{
+	return reached ? "ok" : "MISSED";
+}
+
+/* What pheap should reach, beside what it reached. */
+static void target_print(const struct bench_target *t, const struct bench_result *pheap,
+			 const struct bench_result *pmemobj, const struct bench_result *floor)
+{
+	if (t->instructions_max > 0 && pheap->instructions >= 0)
+		printf("  instructions <= %.0f %s", t->instructions_max,
+		       verdict(pheap->instructions <= t->instructions_max));
+	if (t->value_max > 0)
+		printf("  <= %g %s", t->value_max, verdict(pheap->value <= t->value_max));
+	if (pmemobj) {
+		double ratio = pmemobj->value / pheap->value;
+
+		printf("  %.1fx as fast as libpmemobj", ratio);
+		if (t->pmemobj_ratio_min > 0)
+			printf(" (>= %g) %s", t->pmemobj_ratio_min, verdict(ratio >= t->pmemobj_ratio_min));
+	}
+	if (floor) {
+		double ratio = pheap->value / floor->value;
+
+		printf("  %.2fx floor", ratio);
+		if (t->floor_ratio_max > 0)
+			printf(" (<= %g) %s", t->floor_ratio_max, verdict(ratio <= t->floor_ratio_max));
+	}
+}
+
+static void row_print(const char *bench, const char *param, const char *unit, const struct bench_result *r)
+{
+	printf("%-15s %-18s %-10s", bench, param, r->system);
+	value_print(r->value);
+	value_print(r->min);
+	value_print(r->max);
+	if (r->instructions >= 0)
+		printf(" %8.0f", r->instructions);
+	else
+		printf(" %8s", unit ? unit : "-");
+}
+
+void bench_report(const struct bench_options *opt, const char *bench, const char *param, const char *unit,
+		  const struct bench_target *target, const struct bench_result *results, unsigned count)
+{
+	static bool header;
+	const struct bench_result *pmemobj = result_of(results, count, "libpmemobj");
+	const struct bench_result *floor = result_of(results, count, "floor");
+
+	if (!opt->json && !header)
+		printf("%-15s %-18s %-10s %10s  %10s  %10s  %8s  pheap beside its targets\n", "bench",
+		       "param", "system", "ns/op", "min", "max", "instr/op");
+	header = true;
+	for (unsigned i = 0; i < count; i++) {
+		if (opt->json) {
+			json_print(bench, param, !unit, &results[i]);
+			continue;
+		}
+		row_print(bench, param, unit, &results[i]);
+		if (!strcmp(results[i].system, "pheap"))
+			target_print(target, &results[i], pmemobj, floor);
+		putchar('\n');
+	}
+	fflush(stdout);
+}

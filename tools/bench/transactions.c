@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * transactions.c: modify-words, record-64, push-pop: loops of small transactions on one thread.
+ *
+ * What: all systems are open at once; within each repetition they take turns, and who goes first rotates,
+ * so that a slow moment of the machine meets all of them.
+ */
+#include <stdio.h>
+
+#include "bench.h"
+
+struct turn {
+	const struct bench_system *system;
+	struct bench_meter meter;
+	double ns[BENCH_REP_MAX], instructions[BENCH_REP_MAX];
+	double step_count;
+};
+
+typedef bench_loop *loop_of(const struct bench_system *system);
+
+static bench_loop *words_of(const struct bench_system *system)
+{
+	return system->words;
+}
+
+static bench_loop *records_of(const struct bench_system *system)
+{
+	return system->records;
+}
+
+static bench_loop *push_pop_of(const struct bench_system *system)
+{
+	return system->push_pop;
+}
+
+static unsigned turns_open(struct turn *turns, loop_of *loop, unsigned param, const struct bench_options *opt)
+{
+	unsigned count = 0;
+
+	/* before any heap is open here: the steps are counted in children */
+	for (unsigned i = 0; bench_systems[i]; i++) {
+		struct turn *turn = &turns[count];
+
+		turn->system = bench_systems[i];
+		turn->meter.loop = loop(turn->system);
+		if (!turn->meter.loop)
+			continue;
+		turn->step_count = -1;
+		if (!bench_counter_open())
+			turn->step_count = bench_step_count(turn->system, turn->meter.loop, param, opt);
+		count++;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct bench_meter *m = &turns[i].meter;
+
+		m->self = turns[i].system->open(opt->folder);
+		m->array = turns[i].system->array(m->self);
+		m->rng = BENCH_SEED;
+		m->param = param;
+	}
+	return count;
+}
+
+static void turns_run(struct turn *turns, unsigned count, const struct bench_options *opt)
+{
+	uint64_t sample_ns = opt->quick ? 2000000 : 5000000;
+
+	for (unsigned i = 0; i < count; i++)
+		bench_calibrate(&turns[i].meter, sample_ns);
+	for (unsigned rep = 0; rep < opt->reps; rep++)
+		for (unsigned i = 0; i < count; i++) {
+			struct turn *turn = &turns[(i + rep) % count];
+
+			turn->ns[rep] = bench_sample_ns(&turn->meter, &turn->instructions[rep]);
+		}
+}
+
+static void transactions(const struct bench_options *opt, const char *bench, loop_of *loop, unsigned param,
+			 const struct bench_target *target)
+{
+	static struct turn turns[BENCH_SYSTEM_MAX + 1];
+	struct bench_result results[BENCH_SYSTEM_MAX + 1];
+	unsigned count = turns_open(turns, loop, param, opt);
+	char name[16];
+
+	turns_run(turns, count, opt);
+	for (unsigned i = 0; i < count; i++) {
+		struct bench_result instructions = {0};
+
+		turns[i].system->close(turns[i].meter.self);
+		results[i] = (struct bench_result){.system = turns[i].system->name, .threads = 1};
+		bench_summarize(turns[i].instructions, opt->reps, &instructions);
+		bench_summarize(turns[i].ns, opt->reps, &results[i]);
+		results[i].instructions = instructions.value;
+		if (instructions.value < 0)
+			results[i].instructions = turns[i].step_count;
+	}
+	snprintf(name, sizeof name, "%u", param);
+	bench_report(opt, bench, name, NULL, target, results, count);
+}
+
+void bench_modify_words(const struct bench_options *opt)
+{
+	static const struct {
+		unsigned count;
+		struct bench_target target;
+	} rows[] = {
+		{1, {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2, .instructions_max = 350}},
+		{4, {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2}},
+		{16, {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2}},
+		{64, {.pmemobj_ratio_min = 0}},
+	};
+
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
+		transactions(opt, "modify-words", words_of, rows[i].count, &rows[i].target);
+}
+
+void bench_record_64(const struct bench_options *opt)
+{
+	static const struct bench_target one = {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2};
+	static const struct bench_target ten = {.pmemobj_ratio_min = 0};
+
+	transactions(opt, "record-64", records_of, 1, &one);
+	transactions(opt, "record-64", records_of, 10, &ten);
+}
+
+void bench_push_pop(const struct bench_options *opt)
+{
+	static const struct bench_target target = {.pmemobj_ratio_min = 4};
+
+	transactions(opt, "push-pop", push_pop_of, BENCH_NODE_SIZE, &target);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * format.h: pure functions on the structs of FORMAT.md, for the tools that read a heap without the library.
+ *
+ * Why a second CRC and a second geometry check: a mistake in the library's must not hide itself from fsck.
+ *
+ * Invariants
+ *   F1  Nothing here does input or output or keeps state.
+ *   F2  A phd_super that format_super_error accepts can be used for address arithmetic without overflow.
+ */
+#ifndef FSCK_FORMAT_H
+#define FSCK_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+uint32_t format_crc32c(const void *data, size_t n);
+/* NULL, or why this sector is not a valid copy `copy` of a superblock (magic, copy number, CRC). */
+const char *format_super_invalid(const struct phd_super *s, uint32_t copy);
+/* NULL, or which field breaks a rule of FORMAT.md sections 1 and 2. */
+const char *format_super_error(const struct phd_super *s);
+/* NULL, or why this version of the tools cannot read such a heap. */
+const char *format_super_unknown(const struct phd_super *s);
+bool format_state_valid(const struct phd_state *s);
+/* A name that ends within its field and is not empty. */
+bool format_name_valid(const char name[PHD_NAME_SIZE]);
+uint64_t format_name_hash(const char *name);
+/* Blocks that a run with this descriptor holds; 0 if the descriptor is no possible run. */
+uint64_t format_run_blocks(uint64_t desc);
+/* Chunks that a file of this size backs. */
+uint64_t format_chunks_backed(const struct phd_super *s, uint64_t file_size);
+bool format_is_zero(const void *data, size_t n);
+
+#endif

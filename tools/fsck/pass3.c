@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pass3.c: the chunk directory: one walk over the descriptors.
+ *
+ * Needs:  f->chunk_count, whose descriptors and bitmaps are in the file; the journal done.
+ * Checks: each descriptor is possible; each chunk of a run or extent is a CONT of its head and nothing else
+ *         is; none overlap; the
+ *         first chunks are the journal's.
+ * Gives:  f->desc and f->bits in memory.
+ *
+ * Where two claim a chunk, both keep what is surely theirs: the first is cut where the second begins. Each
+ * repair is one word or a
+ * row of words that the next walk finds again, so a killed run is taken up where it ended.
+ */
+#include "fsck.h"
+
+typedef unsigned long long ull;
+
+static uint64_t desc_at(const struct fsck *f, uint64_t chunk)
+{
+	return f->super.desc_off + 8 * chunk;
+}
+
+void desc_set(struct fsck *f, uint64_t chunk, uint64_t desc)
+{
+	f->desc[chunk] = desc;
+	image_write_word(f, desc_at(f, chunk), desc);
+}
+
+static void region_load(struct fsck *f, uint64_t off, void *buf, uint64_t n)
+{
+	const size_t step = 1u << 20;
+
+	for (uint64_t done = 0; done < n; done += step) {
+		image_read(f, off + done, (char *)buf + done, n - done < step ? (size_t)(n - done) : step);
+		pass_progress(f, done / 2, n);
+	}
+}
+
+static void directory_load(struct fsck *f)
+{
+	f->desc = memory_get(f, f->chunk_count, 8, "the chunk directory");
+	f->bits = memory_get(f, f->chunk_count, sizeof(struct phd_bits), "the bitmaps");
+	region_load(f, f->super.desc_off, f->desc, f->chunk_count * 8);
+	region_load(f, f->super.bits_off, f->bits, f->chunk_count * sizeof(struct phd_bits));
+}
+
+static uint64_t desc_chunks(uint64_t desc)
+{
+	return PHD_DESC_KIND(desc) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(desc) : PHD_DESC_COUNT(desc);
+}
+
+/* The same run or extent with another number of chunks; 0 if none could be. */
+static uint64_t desc_resize(uint64_t desc, uint64_t count)
+{
+	uint64_t ret = PHD_DESC_KIND(desc) == PHD_DESC_RUN
+			       ? PHD_DESC_MAKE_RUN(PHD_DESC_TYPE(desc), PHD_DESC_BLOCK_SIZE(desc), count)
+			       : PHD_DESC_MAKE_EXTENT(PHD_DESC_TYPE(desc), count);
+
+	return PHD_DESC_KIND(desc) == PHD_DESC_RUN && !format_run_blocks(ret) ? 0 : ret;
+}
+
+static bool desc_is_head(uint64_t desc)
+{
+	return PHD_DESC_KIND(desc) == PHD_DESC_RUN || PHD_DESC_KIND(desc) == PHD_DESC_EXTENT;
+}
+
+static bool head_possible(uint64_t desc)
+{
+	return PHD_DESC_KIND(desc) == PHD_DESC_RUN ? format_run_blocks(desc) != 0 : PHD_DESC_COUNT(desc) != 0;
+}
+
+static void journal_check(struct fsck *f)
+{
+	uint64_t n = f->super.journal_count;
+
+	if (!n || f->desc[0] == PHD_DESC_MAKE_EXTENT(PHD_TYPE_JOURNAL, n))
+		return;
+	if (problem(f, PR_JOURNAL_EXTENT, desc_at(f, 0), "chunks 0 to %llu", (ull)(n - 1)))
+		desc_set(f, 0, PHD_DESC_MAKE_EXTENT(PHD_TYPE_JOURNAL, n));
+}
+
+static void type_check(struct fsck *f, uint64_t chunk)
+{
+	uint64_t desc = f->desc[chunk];
+	uint32_t type = PHD_DESC_TYPE(desc);
+
+	if (type < PHD_TYPE_JOURNAL || (type == PHD_TYPE_JOURNAL && !chunk && f->super.journal_count))
+		return;
+	if (problem(f, PR_DESC_TYPE, desc_at(f, chunk), "chunk %llu: type %u", (ull)chunk, type))
+		desc_set(f, chunk, desc & ~(0x1ffffull << 2));
+}
+
+/* Chunks [chunk, chunk + n) less those where something else begins; asks before it cuts. Returns how many
+ * belong to the head. */
+static uint64_t head_extent(struct fsck *f, uint64_t chunk)
+{
+	uint64_t n = desc_chunks(f->desc[chunk]), left = f->chunk_count - chunk, i;
+
+	if (n > left) {
+		if (problem(f, PR_DESC_LONG, desc_at(f, chunk), "chunk %llu: %llu chunks, %llu are left",
+			    (ull)chunk, (ull)n, (ull)left))
+			desc_set(f, chunk, desc_resize(f->desc[chunk], left));
+		n = left;
+	}
+	for (i = 1; i < n; i++)
+		if (desc_is_head(f->desc[chunk + i]) && head_possible(f->desc[chunk + i]) &&
+		    chunk + i >= f->super.journal_count)
+			break;
+	if (i == n)
+		return n;
+	if (problem(f, PR_DESC_OVERLAP, desc_at(f, chunk + i),
+		    "chunk %llu is in the one that begins at chunk %llu", (ull)(chunk + i), (ull)chunk))
+		desc_set(f, chunk, desc_resize(f->desc[chunk], i));
+	return i;
+}
+
+static void conts_check(struct fsck *f, uint64_t chunk, uint64_t n)
+{
+	uint32_t type = PHD_DESC_TYPE(f->desc[chunk]);
+
+	for (uint64_t i = 1; i < n; i++) {
+		uint64_t want = PHD_DESC_MAKE_CONT(type, i), have = f->desc[chunk + i];
+
+		if (have == want)
+			continue;
+		if (problem(f, PR_DESC_CONT, desc_at(f, chunk + i),
+			    "chunk %llu: 0x%llx; its head is chunk %llu", (ull)(chunk + i), (ull)have,
+			    (ull)chunk))
+			desc_set(f, chunk + i, want);
+	}
+}
+
+/* Returns how many chunks the head at chunk takes. */
+static uint64_t head_check(struct fsck *f, uint64_t chunk)
+{
+	uint64_t desc = f->desc[chunk], n;
+	bool run = PHD_DESC_KIND(desc) == PHD_DESC_RUN;
+
+	if (!head_possible(desc)) {
+		/* its CONTs are orphans then, and freed as such */
+		if (problem(f, run ? PR_DESC_RUN : PR_DESC_EXTENT, desc_at(f, chunk), "chunk %llu: 0x%llx",
+			    (ull)chunk, (ull)desc))
+			desc_set(f, chunk, 0);
+		return 1;
+	}
+	type_check(f, chunk);
+	n = head_extent(f, chunk);
+	if (f->desc[chunk])
+		conts_check(f, chunk, n);
+	return f->desc[chunk] ? n : 1;
+}
+
+static void single_check(struct fsck *f, uint64_t chunk)
+{
+	uint64_t desc = f->desc[chunk];
+
+	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
+		if (problem(f, PR_DESC_ORPHAN, desc_at(f, chunk), "chunk %llu: head %llu chunks before",
+			    (ull)chunk, (ull)PHD_DESC_COUNT(desc)))
+			desc_set(f, chunk, 0);
+	} else if (desc &&
+		   problem(f, PR_DESC_FREE, desc_at(f, chunk), "chunk %llu: 0x%llx", (ull)chunk, (ull)desc)) {
+		desc_set(f, chunk, 0);
+	}
+	f->chunk_free_count++;
+}
+
+void pass_directory(struct fsck *f)
+{
+	uint64_t chunk = 0;
+
+	directory_load(f);
+	journal_check(f);
+	while (chunk < f->chunk_count) {
+		if (desc_is_head(f->desc[chunk])) {
+			chunk += head_check(f, chunk);
+		} else {
+			single_check(f, chunk);
+			chunk++;
+		}
+		pass_progress(f, f->chunk_count + chunk, 2 * f->chunk_count);
+	}
+	image_sync(f);
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pass6.c: coordination: what is left of processes that are gone.
+ *
+ * Needs:  every lane idle (pass 2); nobody attached: then no word here belongs to anybody, and nothing in it
+ *         is trusted.
+ * Checks: poison; attachment numbers against the durable limit; lock words that a lane to come could take
+ *         for its own; rows of members,
+ *         owners and notes of lanes.
+ * Gives:  a heap that the next opener finds as the last closer would have left it.
+ *
+ * Order among these stores does not matter: each is a word that means nothing while nobody is attached.
+ */
+#include <stdlib.h>
+
+#include "fsck.h"
+
+typedef unsigned long long ull;
+
+static void poison_check(struct fsck *f)
+{
+	uint64_t off = f->super.coord_off + offsetof(struct phd_coord, poison),
+		 code = image_read_word(f, off);
+
+	if (code && !f->was_clean && problem(f, PR_POISON, off, "code %llu", (ull)code))
+		image_write_word(f, off, 0);
+}
+
+static uint64_t attachment_max(struct fsck *f)
+{
+	uint64_t max = 0;
+
+	for (uint32_t i = 0; i < f->super.member_count; i++) {
+		uint64_t n = image_read_word(f, f->super.member_off + i * sizeof(struct phd_member));
+
+		max = n > max ? n : max;
+	}
+	return max;
+}
+
+static void attachment_check(struct fsck *f)
+{
+	uint64_t max = attachment_max(f);
+
+	/* rows of another boot or file say nothing about this one */
+	if (f->was_clean || !f->same_boot || !f->same_file || max < f->state.attachment_limit)
+		return;
+	if (problem(f, PR_ATTACHMENT, f->super.member_off, "%llu, the limit is %llu", (ull)max,
+		    (ull)f->state.attachment_limit) &&
+	    max < 1ull << 46)
+		f->state.attachment_limit = max + 1; /* written with the state, at the end */
+}
+
+/* True iff the word could be taken for held by a lane or member that is still to come. */
+static bool word_impossible(const struct fsck *f, const uint64_t *lane_gens, uint64_t word)
+{
+	unsigned lane = PHD_WORD_LANE(word);
+	uint64_t gen = PHD_WORD_GEN(word);
+
+	if (!(word & ~(uint64_t)PHD_WORD_FLAGS))
+		return false;
+	if (lane >= PHD_WORD_MEMBER)
+		return lane - PHD_WORD_MEMBER >= f->super.member_count || gen >= f->state.attachment_limit;
+	return lane >= f->super.lane_count || gen >= lane_gens[lane];
+}
+
+static void word_check(struct fsck *f, const uint64_t *lane_gens, uint64_t off, uint64_t word,
+		       const char *what, uint64_t number)
+{
+	if (word_impossible(f, lane_gens, word) &&
+	    problem(f, PR_WORD, off, "%s %llu: lane %u, generation %llu", what, (ull)number,
+		    PHD_WORD_LANE(word), (ull)PHD_WORD_GEN(word)))
+		image_write_word(f, off, 0);
+}
+
+static void chunk_words_check(struct fsck *f, const uint64_t *lane_gens)
+{
+	struct phd_words words[1024];
+
+	for (uint64_t chunk = 0; chunk < f->chunk_count;) {
+		uint64_t n = f->chunk_count - chunk < 1024 ? f->chunk_count - chunk : 1024;
+		uint64_t off = f->super.words_off + chunk * sizeof words[0];
+
+		image_read(f, off, words, (size_t)n * sizeof words[0]);
+		for (uint64_t i = 0; i < n; i++) {
+			word_check(f, lane_gens, off + 16 * i, words[i].owner, "owner of chunk", chunk + i);
+			word_check(f, lane_gens, off + 16 * i + 8, words[i].latch, "latch of chunk",
+				   chunk + i);
+		}
+		chunk += n;
+		pass_progress(f, chunk, f->chunk_count);
+	}
+}
+
+static void words_check(struct fsck *f)
+{
+	static const size_t coord_words[] = {
+		offsetof(struct phd_coord, writer),
+		offsetof(struct phd_coord, switcher),
+		offsetof(struct phd_coord, directory),
+		offsetof(struct phd_coord, growth),
+	};
+	uint64_t *lane_gens = memory_get(f, f->super.lane_count, 8, "the lanes");
+
+	for (uint32_t i = 0; i < f->super.lane_count; i++)
+		lane_gens[i] =
+			PHD_STATE_GEN(image_read_word(f, f->super.lane_off + i * sizeof(struct phd_lane)));
+	for (unsigned i = 0; i < 4; i++)
+		word_check(f, lane_gens, f->super.coord_off + coord_words[i],
+			   image_read_word(f, f->super.coord_off + coord_words[i]), "word of the heap", i);
+	for (uint64_t i = 0; i <= f->super.stripe_count; i++) {
+		uint64_t off = f->super.stripe_off + i * sizeof(struct phd_stripe);
+
+		word_check(f, lane_gens, off, image_read_word(f, off), "stripe", i);
+	}
+	chunk_words_check(f, lane_gens);
+	free(lane_gens);
+}
+
+/* Zeros [off, off + n), n <= 128; says whether anything was there. */
+static bool row_left(struct fsck *f, uint64_t off, size_t n)
+{
+	unsigned char row[128];
+
+	image_read(f, off, row, n);
+	return !format_is_zero(row, n);
+}
+
+static void row_clear(struct fsck *f, uint64_t off, size_t n)
+{
+	static const unsigned char zeros[128];
+
+	if (row_left(f, off, n))
+		image_write(f, off, zeros, n);
+}
+
+static uint64_t rows_left(struct fsck *f, bool clear)
+{
+	const size_t second = offsetof(struct phd_lane, wait_gen);
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < f->super.member_count; i++) {
+		uint64_t off = f->super.member_off + i * sizeof(struct phd_member);
+
+		/* a row without an attachment is free, whatever else it holds */
+		if (!image_read_word(f, off))
+			continue;
+		count++;
+		if (clear)
+			row_clear(f, off, sizeof(struct phd_member));
+	}
+	for (uint32_t i = 0; i < f->super.lane_count; i++) {
+		uint64_t lane = f->super.lane_off + i * sizeof(struct phd_lane),
+			 owner = lane + offsetof(struct phd_lane, owner);
+
+		if (!image_read_word(f, owner) &&
+		    !row_left(f, lane + second, sizeof(struct phd_lane) - second))
+			continue;
+		count += image_read_word(f, owner) != 0;
+		if (clear) {
+			row_clear(f, lane + second, sizeof(struct phd_lane) - second);
+			row_clear(f, owner, 8);
+		}
+	}
+	return count;
+}
+
+void pass_coordination(struct fsck *f)
+{
+	uint64_t left;
+
+	if (f->attached)
+		return;
+	poison_check(f);
+	attachment_check(f);
+	words_check(f);
+	left = f->was_clean ? 0 : rows_left(f, false);
+	if (left && problem(f, PR_MEMBERS, f->super.member_off, "%llu of members and lanes", (ull)left))
+		rows_left(f, true);
+	else if (!f->was_clean && !f->overlaid)
+		rows_left(f, true); /* notes that nobody needs to hear of */
+}

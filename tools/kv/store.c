@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * store.c: see store.h.
+ */
+#include "store.h"
+
+#include <stdio.h>
+
+static const struct pheap_type *types_get(uint64_t *ret_count)
+{
+	static uint32_t shard_offs[KV_SHARD_COUNT];
+	static const uint32_t bucket_offs[] = {offsetof(struct kv_bucket, first)};
+	static const uint32_t entry_offs[] = {offsetof(struct kv_entry, next), offsetof(struct kv_entry, value)};
+	static const struct pheap_type types[] = {
+		{PHEAP_TYPE(struct kv_map), 8, sizeof(struct kv_map), "map", shard_offs, KV_SHARD_COUNT},
+		{PHEAP_TYPE(struct kv_bucket), 8, sizeof(struct kv_bucket), "bucket", bucket_offs, 1},
+		{PHEAP_TYPE(struct kv_entry), 8, sizeof(struct kv_entry), "entry", entry_offs, 2},
+		{KV_TYPE_VALUE, 1, 1, "value", NULL, 0},
+		{PHEAP_TYPE(struct kv_load), 8, sizeof(struct kv_load), "load", NULL, 0},
+		{PHEAP_TYPE(struct kv_life), 8, sizeof(struct kv_life), "life", NULL, 0},
+	};
+
+	for (uint32_t i = 0; i < KV_SHARD_COUNT; i++)
+		shard_offs[i] = (uint32_t)(offsetof(struct kv_map, shards) + i * sizeof(struct kv_shard) +
+					   offsetof(struct kv_shard, buckets));
+	*ret_count = sizeof(types) / sizeof(types[0]);
+	return types;
+}
+
+int kv_store_fail(const struct kv_store *store, int rc, const char *what)
+{
+	const char *detail = pheap_error_detail(store->h);
+
+	fprintf(stderr, "pheap-kv: %s: %s%s%s\n", what, pheap_strerror(rc), detail && *detail ? ": " : "",
+		detail ? detail : "");
+	return rc;
+}
+
+int kv_store_was_killed(const struct kv_store *store)
+{
+	return !store->info.was_clean && store->info.recovery_ns > 0;
+}
+
+static int life_write(pheap_tx *tx, struct kv_store *store)
+{
+	const struct pheap_info *info = &store->info;
+	struct kv_life *life = PHEAP_MODIFY(tx, store->life);
+
+	if (!life)
+		return pheap_error(tx);
+	life->kill_count++;
+	life->inside_count += info->recovered_back + info->recovered_forward > 0;
+	life->back_count += info->recovered_back;
+	life->forward_count += info->recovered_forward;
+	if (life->recovery_ns_max < info->recovery_ns)
+		life->recovery_ns_max = info->recovery_ns;
+	return 0;
+}
+
+static int roots_make(pheap_tx *tx, void *arg)
+{
+	struct kv_store *store = arg;
+
+	store->map = PHEAP_ROOT(tx, "map", struct kv_map);
+	store->load = PHEAP_ROOT(tx, "load", struct kv_load);
+	store->life = PHEAP_ROOT(tx, "life", struct kv_life);
+	if (!store->map || !store->load || !store->life)
+		return pheap_error(tx);
+	return kv_store_was_killed(store) ? life_write(tx, store) : 0; /* S1 */
+}
+
+static int roots_get(struct kv_store *store, enum kv_open how)
+{
+	if (how != KV_READ)
+		return pheap_run(store->h, 0, roots_make, store);
+	store->map = pheap_find(store->h, "map");
+	store->load = pheap_find(store->h, "load");
+	store->life = pheap_find(store->h, "life");
+	return 0;
+}
+
+static int open_fail(struct kv_store *store, int rc, const char *path)
+{
+	kv_store_fail(store, rc, path);
+	(void)pheap_close(store->h);
+	store->h = NULL;
+	return rc;
+}
+
+int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size)
+{
+	struct pheap_options opt = PHEAP_OPTIONS_INIT;
+	uint32_t flags = how == KV_READ ? PHEAP_RDONLY : how == KV_MAKE ? PHEAP_CREATE : 0;
+	int rc;
+
+	memset(ret, 0, sizeof(*ret));
+	opt.durability = PHEAP_PROCESS;
+	opt.max_size = max_size;
+	opt.layout = KV_LAYOUT;
+	opt.types = types_get(&opt.type_count);
+	rc = pheap_open(path, flags, &opt, &ret->h);
+	if (rc) {
+		ret->h = NULL;
+		return kv_store_fail(ret, rc, path);
+	}
+	rc = pheap_info(ret->h, &ret->info, sizeof(ret->info));
+	if (rc)
+		return open_fail(ret, rc, path);
+	/* a heap without a layout name opens under any: its roots are somebody else's */
+	if (strcmp(ret->info.layout, KV_LAYOUT) != 0) {
+		fprintf(stderr, "pheap-kv: %s: this heap was not made by pheap-kv (its layout is \"%s\")\n", path,
+			ret->info.layout);
+		(void)pheap_close(ret->h);
+		ret->h = NULL;
+		return PHEAP_ELAYOUT;
+	}
+	rc = roots_get(ret, how);
+	return rc ? open_fail(ret, rc, path) : 0;
+}
+
+int kv_store_close(struct kv_store *store)
+{
+	int rc = pheap_close(store->h);
+
+	if (rc) {
+		struct kv_store none = {0};
+
+		kv_store_fail(&none, rc, "closing the heap");
+	}
+	store->h = NULL;
+	return rc;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * store.h: a heap file with pheap-kv's roots, opened.
+ *
+ * Invariant
+ *   S1  Whoever opens for writing has written into "life" what the open recovered, before it changes anything else.
+ */
+#ifndef KV_STORE_H
+#define KV_STORE_H
+
+#include "durable.h"
+
+enum kv_open {
+	KV_READ,  /* the file must exist and is not changed */
+	KV_WRITE, /* the file must exist */
+	KV_MAKE,  /* makes the file if it is missing */
+};
+
+/* A heap that is opened for reading and was just made has no roots: the last three are NULL. */
+struct kv_store {
+	pheap *h;
+	struct pheap_info info;
+	const struct kv_map *map;
+	const struct kv_load *load;
+	const struct kv_life *life;
+};
+
+/* max_size: of a new heap, bytes; 0: the library's default. An error has been told on stderr. */
+int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size);
+int kv_store_close(struct kv_store *store);
+
+/* The last open met a heap that was not closed: its user was killed. */
+int kv_store_was_killed(const struct kv_store *store);
+
+/* Tells what failed on stderr, in the library's words; gives rc. */
+int kv_store_fail(const struct kv_store *store, int rc, const char *what);
+
+#endif
