@@ -76,7 +76,7 @@ PHEAP_API int pheap_info(const pheap *h, struct pheap_info *ret, size_t ret_size
 PHEAP_API pheap *pheap_of(const void *p);                       /* the open heap of this process that holds p, or NULL */
 PHEAP_API uint32_t pheap_version(void);                         /* of the library; PHEAP_VERSION is the header's */
 /* offsets and roots: what is read is const */
-inline const void *pheap_at(const pheap *h, pheap_off off) { return off ? *(const char *const *)(const void *)h + off : NULL; }  /* also exported */
+PHEAP_API inline const void *pheap_at(const pheap *h, pheap_off off) { return off ? *(const char *const *)(const void *)h + off : NULL; }  /* also exported */
 PHEAP_API pheap_off pheap_offset(const pheap *h, const void *p);        /* 0 for NULL and for p outside the heap */
 PHEAP_MUST const void *pheap_root(pheap_tx *tx, const char *name, size_t n, uint32_t type);     /* find, or create zeroed; wrong size or type dooms */
 PHEAP_API int pheap_root_set(pheap_tx *tx, const char *name, const void *p);    /* name (at most 63 bytes) now means block p; NULL removes the name */

@@ -70,12 +70,12 @@ static int record_drop(pheap_tx *tx, uint64_t at, uint32_t kind)
 	return 0;
 }
 
-int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n)
+/* Settles what overlaps among the records below `end`; before each, what is older and overlaps it: else that would be
+ * applied at commit over newer bytes that are in place already. */
+static int settle_below(pheap_tx *tx, uint64_t off, size_t n, uint64_t end)
 {
-	uint64_t end = tx->log.end, at = 0;
+	uint64_t at = 0;
 
-	if (!tx->has_defers || !filter_has(tx, off, n))
-		return 0;
 	while (at < end) {
 		const struct phd_record *r = ph_log_at(&tx->log, at);
 		uint64_t target = PHD_REC_OFF(r->target);
@@ -83,6 +83,9 @@ int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n)
 		int rc;
 
 		if (is_deferred(r) && target < off + n && off < target + size) {
+			rc = settle_below(tx, target, size, at);
+			if (rc)
+				return rc;
 			rc = ph_tx_undo(tx, target, size);
 			if (rc)
 				return rc;
@@ -94,6 +97,13 @@ int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n)
 		at += ph_log_units(size);
 	}
 	return 0;
+}
+
+int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n)
+{
+	if (!tx->has_defers || !filter_has(tx, off, n))
+		return 0;
+	return settle_below(tx, off, n, tx->log.end);
 }
 
 /* A later DEFER over an older PUBLISH must win: the PUBLISH becomes an ordinary DEFER, in its place. */

@@ -42,7 +42,7 @@ struct pheap {
 	struct phd_words *words;
 	char *data;
 	uint64_t data_off;
-	uint64_t data_end;	/* data_off + chunk_max * PHD_CHUNK_SIZE */
+	uint64_t data_end;	/* end of the data as last seen; the file only grows */
 	struct phd_super super; /* as validated at open */
 	uint64_t member_id;	/* attachment number */
 	uint32_t slot;		/* member slot */
@@ -69,10 +69,18 @@ struct pheap {
 /* open.c: the public edge's guard. Aborts with a message when h is no open heap. */
 void ph_heap_check(const pheap *h, const char *call);
 
+/* Looks at chunk_count again: the heap may have grown. */
+bool ph_heap_has_now(const pheap *h, uint64_t off, uint64_t n);
+
+/* Are these bytes data of the heap, backed by its file? */
 static inline bool ph_heap_has(const pheap *h, uint64_t off, uint64_t n)
 {
+	uint64_t end = __atomic_load_n(&h->data_end, __ATOMIC_RELAXED);
+
 	/* no overflow: off and n are compared before they are added */
-	return off >= h->data_off && off <= h->data_end && n <= h->data_end - off;
+	if (__builtin_expect(off >= h->data_off && off <= end && n <= end - off, 1))
+		return true;
+	return ph_heap_has_now(h, off, n);
 }
 
 #endif

@@ -362,7 +362,7 @@ static void heap_point(pheap *h)
 	h->words = (void *)(map + super->words_off);
 	h->data = map + super->data_off;
 	h->data_off = super->data_off;
-	h->data_end = super->data_off + super->chunk_max * PHD_CHUNK_SIZE;
+	h->data_end = super->data_off;
 }
 
 /* The user's mapping is writable unless the heap is read-only; ours is writable unless the heap is

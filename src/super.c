@@ -292,11 +292,7 @@ int ph_super_check(const struct phd_super *super)
 	int rc;
 
 	if (super->version >> 16 != PHD_VERSION >> 16)
-		return ph_error(
-			NULL, PHEAP_EFORMAT,
-			"this heap has format version %u.%u, this library knows %u.x; use a library that "
-			"knows it",
-			super->version >> 16, super->version & 0xffff, PHD_VERSION >> 16);
+		return version_unknown(super->version);
 	if (super->incompat & ~PHD_INCOMPAT_KNOWN)
 		return ph_error(
 			NULL, PHEAP_EFORMAT,
@@ -337,11 +333,7 @@ static bool super_valid(const struct phd_super *super, uint32_t copy)
 static int super_refuse(uint64_t file_size, bool magic_seen, uint32_t version)
 {
 	if (magic_seen && version >> 16 != PHD_VERSION >> 16)
-		return ph_error(
-			NULL, PHEAP_EFORMAT,
-			"this heap has format version %u.%u, this library knows %u.x; use a library that "
-			"knows it",
-			version >> 16, version & 0xffff, PHD_VERSION >> 16);
+		return version_unknown(version);
 	if (magic_seen)
 		return ph_error(
 			NULL, PHEAP_ECORRUPT,

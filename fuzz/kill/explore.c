@@ -295,6 +295,16 @@ static int open_again(struct explore *x, struct level *l, char *why, size_t n)
 	return -1;
 }
 
+static int lived(pheap *h, const struct oracle *o, char *why, size_t n)
+{
+	char text[256];
+
+	if (oracle_check(h, &o->working, text, sizeof(text)) == 0)
+		return 0;
+	snprintf(why, n, "after transaction %llu of a life after recovery: %s", (unsigned long long)o->tx_count, text);
+	return -1;
+}
+
 /* Life goes on: a few transactions on the recovered heap must keep what is there and never hand it out again. */
 static int follow(struct explore *x, pheap *h, const struct oracle_model *m, char *why, size_t n)
 {
@@ -309,7 +319,7 @@ static int follow(struct explore *x, pheap *h, const struct oracle_model *m, cha
 		if (rc)
 			snprintf(why, n, "afterwards: %s", o.why);
 		else
-			rc = oracle_check(h, &o.working, why, n);
+			rc = lived(h, &o, why, n);
 		oracle_settle(&o);
 	}
 	oracle_end(&o);

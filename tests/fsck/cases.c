@@ -441,7 +441,7 @@ static void damage_attachment(struct image *im)
 static bool check_attachment(const struct image *before, const struct image *after)
 {
 	(void)before;
-	if (image_state(after, 1)->attachment_limit == 71)
+	if (image_state(after, 0)->attachment_limit == 71 && image_state(after, 1)->attachment_limit == 71)
 		return true;
 	printf("the limit was not raised\n");
 	return false;
@@ -511,6 +511,6 @@ const struct fsck_case fsck_cases[] = {
 	{"pointer", damage_pointer, 0, 0, 0, {"pointer"}, NULL},
 	{"word", damage_word, LEFT, FIXED, FIXED, {"word"}, NULL},
 	{"poison", damage_poison, LEFT, FIXED, FIXED, {"poison"}, NULL},
-	{"attachment", damage_attachment, LEFT, LEFT, FIXED, {"attachment"}, check_attachment},
+	{"attachment", damage_attachment, LEFT, FIXED, FIXED, {"attachment"}, check_attachment},
 };
 const unsigned fsck_case_count = sizeof fsck_cases / sizeof fsck_cases[0];

@@ -3,7 +3,6 @@
  * test_super.c: planned geometries keep FORMAT.md's rules over many sizes; a superblock is refused when any
  * of them is broken; the two copies of superblock and state sector stand in for each other.
  */
-#define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>

@@ -206,12 +206,15 @@ static bool desc_valid(struct fsck *f, struct log *log, const struct log_record 
 		return false;
 	*words += count;
 	switch (PHD_DESC_KIND(desc)) {
-	case PHD_DESC_FREE: return !desc;
+	case PHD_DESC_FREE:
+		return !desc;
 	case PHD_DESC_RUN:
 		return format_run_blocks(desc) && PHD_DESC_RUN_COUNT(desc) == count &&
 		       PHD_DESC_TYPE(desc) < PHD_TYPE_JOURNAL;
-	case PHD_DESC_EXTENT: return PHD_DESC_COUNT(desc) == count && PHD_DESC_TYPE(desc) < PHD_TYPE_JOURNAL;
-	default: return false;
+	case PHD_DESC_EXTENT:
+		return PHD_DESC_COUNT(desc) == count && PHD_DESC_TYPE(desc) < PHD_TYPE_JOURNAL;
+	default:
+		return false;
 	}
 }
 
@@ -222,16 +225,22 @@ static bool record_valid(struct fsck *f, struct log *log, const struct log_recor
 
 	switch (PHD_REC_KIND(r->target)) {
 	case PHD_REC_UNDO:
-	case PHD_REC_DEFER: return range_valid(f, off, r->size, chunk_used);
-	case PHD_REC_PUBLISH: return r->size == 8 && off % 8 == 0 && range_valid(f, off, 8, chunk_used);
+	case PHD_REC_DEFER:
+		return range_valid(f, off, r->size, chunk_used);
+	case PHD_REC_PUBLISH:
+		return r->size == 8 && off % 8 == 0 && range_valid(f, off, 8, chunk_used);
 	case PHD_REC_SET:
 	case PHD_REC_CLEAR:
 		return r->size == 8 && off % 8 == 0 && off >= bits &&
 		       off < bits + f->chunk_count * sizeof(struct phd_bits);
-	case PHD_REC_DESC: return desc_valid(f, log, r, words);
-	case PHD_REC_REVIVE: return r->size == 8 && off < r->pos;
-	case PHD_REC_DROPPED: return true;
-	default: return false;
+	case PHD_REC_DESC:
+		return desc_valid(f, log, r, words);
+	case PHD_REC_REVIVE:
+		return r->size == 8 && off < r->pos;
+	case PHD_REC_DROPPED:
+		return true;
+	default:
+		return false;
 	}
 }
 

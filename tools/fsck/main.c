@@ -68,20 +68,37 @@ static void options_read(struct fsck *f, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "npyfvb:", options, NULL)) != -1)
 		switch (c) {
-		case 'n': mode_set(f, MODE_NO); break;
-		case 'p': mode_set(f, MODE_PREEN); break;
-		case 'y': mode_set(f, MODE_YES); break;
-		case 'f': f->force = true; break;
-		case 'v': f->verbose = true; break;
-		case 'j': f->json = true; break;
+		case 'n':
+			mode_set(f, MODE_NO);
+			break;
+		case 'p':
+			mode_set(f, MODE_PREEN);
+			break;
+		case 'y':
+			mode_set(f, MODE_YES);
+			break;
+		case 'f':
+			f->force = true;
+			break;
+		case 'v':
+			f->verbose = true;
+			break;
+		case 'j':
+			f->json = true;
+			break;
 		case 'b':
 			if (strcmp(optarg, "0") && strcmp(optarg, "1"))
 				usage_exit("-b takes 0 or 1");
 			f->copy = optarg[0] - '0';
 			break;
-		case 'h': fputs(usage_text, stdout); exit(0);
-		case 'V': puts("pheap-fsck " FSCK_VERSION); exit(0);
-		default: usage_exit("unknown option or missing value");
+		case 'h':
+			fputs(usage_text, stdout);
+			exit(0);
+		case 'V':
+			puts("pheap-fsck " FSCK_VERSION);
+			exit(0);
+		default:
+			usage_exit("unknown option or missing value");
 		}
 	if (argc - optind != 1)
 		usage_exit(optind == argc ? "no file given" : "give one file at a time");

@@ -185,11 +185,18 @@ static void desc_apply(struct fsck *f, struct log *log, const struct log_record 
 static void record_apply(struct fsck *f, struct log *log, const struct log_record *r)
 {
 	switch (PHD_REC_KIND(r->target)) {
-	case PHD_REC_DEFER: bytes_apply(f, log, r); break;
+	case PHD_REC_DEFER:
+		bytes_apply(f, log, r);
+		break;
 	case PHD_REC_SET:
-	case PHD_REC_CLEAR: mask_apply(f, log, r); break;
-	case PHD_REC_DESC: desc_apply(f, log, r); break;
-	default: break;
+	case PHD_REC_CLEAR:
+		mask_apply(f, log, r);
+		break;
+	case PHD_REC_DESC:
+		desc_apply(f, log, r);
+		break;
+	default:
+		break;
 	}
 }
 

@@ -9,7 +9,8 @@
  *         owners and notes of lanes.
  * Gives:  a heap that the next opener finds as the last closer would have left it.
  *
- * Order among these stores does not matter: each is a word that means nothing while nobody is attached.
+ * Order among these stores does not matter but for the limit (fsck-limit): each is a word that means nothing while
+ * nobody is attached.
  */
 #include <stdlib.h>
 
@@ -45,10 +46,13 @@ static void attachment_check(struct fsck *f)
 	/* rows of another boot or file say nothing about this one */
 	if (f->was_clean || !f->same_boot || !f->same_file || max < f->state.attachment_limit)
 		return;
-	if (problem(f, PR_ATTACHMENT, f->super.member_off, "%llu, the limit is %llu", (ull)max,
-		    (ull)f->state.attachment_limit) &&
-	    max < 1ull << 46)
-		f->state.attachment_limit = max + 1; /* written with the state, at the end */
+	if (!problem(f, PR_ATTACHMENT, f->super.member_off, "%llu, the limit is %llu", (ull)max,
+		     (ull)f->state.attachment_limit) ||
+	    max >= 1ull << 46)
+		return; /* so large a number was never given out: the row goes, the limit stays */
+	/* ORDER(fsck-limit): the limit durable before the row that shows it goes. Crash between: found again, or raised. */
+	f->state.attachment_limit = max + 1;
+	image_write_state(f, false);
 }
 
 /* True iff the word could be taken for held by a lane or member that is still to come. */

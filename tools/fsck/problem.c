@@ -110,7 +110,7 @@ static const struct row table[PR_COUNT] = {
 		       true},
 	[PR_WORD] = {"word", "a lock word names an owner that cannot be", "Free it", ERROR, true},
 	[PR_ATTACHMENT] = {"attachment", "an attachment number is at or above the limit", "Raise the limit",
-			   ERROR, false},
+			   ERROR, true},
 	[PR_MEMBERS] = {"members", "rows of ended processes are left", "Clear them", NOTICE, true},
 };
 
@@ -181,10 +181,14 @@ static bool decide(struct fsck *f, const struct row *row)
 	if (!row->repair || f->stopped)
 		return false;
 	switch (f->mode) {
-	case MODE_YES: return true;
-	case MODE_PREEN: return row->preen;
-	case MODE_ASK: return row->severity == NOTICE || ask(f, row->repair);
-	default: return false;
+	case MODE_YES:
+		return true;
+	case MODE_PREEN:
+		return row->preen;
+	case MODE_ASK:
+		return row->severity == NOTICE || ask(f, row->repair);
+	default:
+		return false;
 	}
 }
 

@@ -34,11 +34,14 @@ int kv_load(struct kv_store *store, const struct kv_input *input, const struct k
 /* Transactions of the load that are committed. */
 uint64_t kv_load_done(const struct kv_load *load);
 
-/* What `done` steps of its slice make of record i. False: it is not in the map. *ret_buffer is malloced or NULL. */
-bool kv_load_expect(const struct kv_input *input, size_t i, uint64_t done, struct kv_bytes *ret, char **ret_buffer);
+/* What the load's committed steps made of record i. The value is in the input, or in buffer (kv_load_room bytes). */
+enum kv_expect { KV_UNTOUCHED, KV_PRESENT, KV_ABSENT };
+enum kv_expect kv_load_expect(const struct kv_load *load, const struct kv_input *input, size_t i, char *buffer,
+			      struct kv_bytes *ret);
+size_t kv_load_room(const struct kv_input *input);
 
-/* Steps of the slice of record i, and whether the load stands between two rounds (L3). */
-bool kv_load_complete(const struct kv_load *load, const struct kv_input *input);
+/* Every slice stands between two rounds (L3), and the first is over. */
+bool kv_load_complete(const struct kv_load *load);
 
 /* The load in the heap is one of this input. */
 bool kv_load_is_of(const struct kv_load *load, const struct kv_input *input);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * golden.c: the format as bytes. A fixed sequence on a 64 KiB heap, with identity and time from a fake platform table,
+ * test_golden.c: the format as bytes. A fixed sequence on a 64 KiB heap, with identity and time from a fake platform table,
  * gives the image that golden.txt holds; and a heap made from golden.txt opens and has the contents.
  *
  * Why text and not an image: a change of the format shows in a diff. PHEAP_GOLDEN_WRITE=FILE writes a new one.
