@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "mutant.h"
 #include "recovery.h"
 #include "super.h"
 
@@ -188,7 +189,7 @@ static int dirty_write(struct pheap *h, struct attach *a, const struct ph_file_i
 	memcpy(a->state.boot_id, a->boot_id, sizeof(a->boot_id));
 	a->state.inode = info->inode;
 	a->state.birth_ns = info->birth_ns;
-	a->state.clean = 0;
+	a->state.clean = PH_MUTANT(PH_MUTANT_CLEAN_EARLY) ? 1 : 0;
 	a->state.open_gen =
 		(old_gen > a->state.open_gen && old_gen < OPEN_GEN_MAX ? old_gen : a->state.open_gen) + 1;
 	a->state.attachment_limit = next + ATTACHMENT_BATCH;

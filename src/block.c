@@ -115,8 +115,10 @@ int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t
 		*ret_size = extent_chunks(n) << PHD_CHUNK_SHIFT;
 		rc = extent_alloc(tx, n, align, type, ret_off);
 	}
-	if (rc == 0)
+	if (rc == 0) {
 		ph_cover_add(&tx->cover, *ret_off, *ret_size);
+		tx->modify_long |= *ret_size > PH_COVER_SMALL;
+	}
 	return rc;
 }
 
@@ -130,6 +132,10 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 		return ph_error(tx->h, rc, "free of offset 0x%llx: it is %s", (unsigned long long)off, why);
 	if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
 		return ph_error(tx->h, -EINVAL, "free of offset 0x%llx: it belongs to the heap itself", (unsigned long long)off);
+	/* A block of this transaction is free for it at once: what was deferred to it must not reach its next owner. */
+	rc = tx->has_defers ? ph_defer_settle(tx, b.off, b.size) : 0;
+	if (rc)
+		return rc;
 	if (b.run)
 		return ph_ops_clear(tx, b.head, b.word_idx, b.mask);
 	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
@@ -378,8 +384,11 @@ static bool type_wanted(uint64_t desc, uint32_t type)
 const void *pheap_next(const pheap *h, uint32_t type, const void *prev)
 {
 	const pheap_tx *tx = pheap_current(h);
-	uint64_t end = ph_chunk_count(h), chunk = h->super.journal_count, from = 0;
+	uint64_t end, chunk = h->super.journal_count, from = 0;
 
+	if (h->forked)
+		return NULL;
+	end = ph_chunk_count(h);
 	if (prev) {
 		uint64_t off = (uint64_t)((uintptr_t)prev - (uintptr_t)h->base), desc;
 

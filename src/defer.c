@@ -183,7 +183,7 @@ static int record_add(pheap_tx *tx, uint32_t kind, uint64_t off, const char *src
 		src += step;
 		n -= step;
 	}
-	tx->has_defers = tx->applies = true;
+	tx->has_defers = tx->extras = tx->applies = tx->modify_long = true;
 	return 0;
 }
 

@@ -4,12 +4,17 @@
  *
  * What: one word says the mode that may run. A transaction announces itself in its own lane and looks at that word; who
  * needs another mode changes the word, fences every process and waits until no lane of another mode is active.
- * Why biased: concurrent transactions then share no cache line that anybody writes; the rare switch pays.
+ * Why biased: concurrent transactions then share no cache line that anybody writes; the rare switch pays. The same is
+ * done for exclusive ones: while one lane alone runs them the gate names that lane, and no atomic operation is left.
+ *
+ * Gate values: NONE (after open), CONCURRENT, READ, EXCLUSIVE (lanes exclude each other by the writer word),
+ * BIAS(lane) (only that lane, without the writer word), SWITCH (being changed; left behind by a death, the next one changes it).
  *
  * Invariants
  *   G1  A lane that is active in mode m past ph_gate_enter excludes every lane of another mode (internal ones aside).
  *   G2  Pairing: announce, then load of the gate (here) against store of SWITCH, membarrier, then the look at the lanes.
- *   G3  EXCLUSIVE lanes exclude each other by the writer word.
+ *   G3  EXCLUSIVE lanes exclude each other: by the writer word, or because the gate names one of them. The gate becomes
+ *       EXCLUSIVE or BIAS only when no other lane is active at all.
  */
 #ifndef PH_GATE_H
 #define PH_GATE_H
@@ -19,7 +24,7 @@
 
 /* Makes the lane active in tx->mode. 0, -EAGAIN (nowait), -ETIMEDOUT, errors of recovery; on error the lane is idle. */
 int ph_gate_enter_slow(pheap_tx *tx, bool nowait);
-void ph_gate_wake(pheap_tx *tx);
+void ph_gate_leave_slow(pheap_tx *tx); /* gives the writer word back, and wakes */
 
 static inline void ph_gate_announce(pheap_tx *tx)
 {
@@ -32,27 +37,22 @@ static inline void ph_gate_announce(pheap_tx *tx)
 
 static inline int ph_gate_enter(pheap_tx *tx, bool nowait)
 {
-	struct phd_coord *coord = tx->h->coord;
+	uint64_t gate, wanted = tx->mode == PHD_MODE_EXCLUSIVE ? PHD_GATE_BIAS(tx->lane_idx) : tx->mode;
 
 	ph_gate_announce(tx);
-	if (__builtin_expect(__atomic_load_n(&coord->gate, __ATOMIC_ACQUIRE) == tx->mode, 1)) {
-		if (tx->mode != PHD_MODE_EXCLUSIVE)
-			return 0;
-		if (__builtin_expect(ph_word_take_free(&coord->writer, tx->word), 1))
-			return 0;
-	}
+	gate = __atomic_load_n(&tx->h->coord->gate, __ATOMIC_ACQUIRE);
+	tx->gate = wanted;
+	if (__builtin_expect(gate == wanted, 1))
+		return 0;
 	return ph_gate_enter_slow(tx, nowait);
 }
 
-/* After idle. */
+/* After idle. A gate that is not what let us in: somebody waits for us, or the writer word is ours. */
 static inline void ph_gate_leave(pheap_tx *tx)
 {
-	if (tx->mode == PHD_MODE_EXCLUSIVE) {
-		if (__builtin_expect(!ph_word_drop_quiet(&tx->h->coord->writer, tx->word), 0))
-			ph_gate_wake(tx);
-	}
-	if (__builtin_expect(__atomic_load_n(&tx->h->coord->gate, __ATOMIC_RELAXED) != tx->mode, 0))
-		ph_gate_wake(tx);
+	if (__builtin_expect(__atomic_load_n(&tx->h->coord->gate, __ATOMIC_RELAXED) != tx->gate ||
+			     tx->gate == PHD_MODE_EXCLUSIVE, 0))
+		ph_gate_leave_slow(tx);
 }
 
 #endif

@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "error.h"
+#include "mutant.h"
 #include "os.h"
 #include "super.h"
 
@@ -78,6 +79,8 @@ int ph_grow_locked(struct pheap *h, uint64_t need_count)
 		step = need_count;
 	if (step > room)
 		step = room;
+	if (PH_MUTANT(PH_MUTANT_COUNT_EARLY))
+		__atomic_store_n(&h->head->chunk_count, count + step, __ATOMIC_RELEASE);
 	rc = ph_super_allocate(h->fd, &h->super, count, count + step);
 	if (space_is_missing(rc) && step > need_count) {
 		step = need_count;

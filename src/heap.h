@@ -47,6 +47,7 @@ struct pheap {
 	uint64_t member_id;	/* attachment number */
 	uint32_t slot;		/* member slot */
 	uint32_t flags;		/* PHEAP_* of open */
+	/* These four are tested as one 32-bit word in pheap_begin: keep them together. */
 	bool read_only;		/* user mapping is PROT_READ; transactions must be PHEAP_READ */
 	bool passive;		/* no write permission on the file: not a member, clean heap only */
 	bool fenced;		/* this member fences in begin (no membarrier) */
@@ -66,8 +67,15 @@ struct pheap {
 	struct ph_reserve *reserve; /* reserve.c */
 };
 
-/* open.c: the public edge's guard. Aborts with a message when h is no open heap. */
-void ph_heap_check(const pheap *h, const char *call);
+/* open.c: aborts with a message: h is no open heap. */
+_Noreturn void ph_heap_misused(const char *call);
+
+/* The public edge's guard. */
+static inline void ph_heap_check(const pheap *h, const char *call)
+{
+	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC, 0))
+		ph_heap_misused(call);
+}
 
 /* Looks at chunk_count again: the heap may have grown. */
 bool ph_heap_has_now(const pheap *h, uint64_t off, uint64_t n);

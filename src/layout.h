@@ -126,12 +126,14 @@ struct phd_coord {
 	/* 0x010 */ uint64_t attachment_limit;
 	/* 0x018 */ uint64_t poison;	      /* 0, or the positive code that poisoned the heap */
 	/* 0x020 */ uint64_t pad0[4];
-	/* 0x040 */ uint64_t gate;	      /* PHD_MODE_* that may run, or PHD_MODE_SWITCH */
-	/* 0x048 */ uint64_t pad1[7];
+	/* 0x040 */ uint64_t gate;	      /* PHD_MODE_* that may run, PHD_GATE_BIAS or PHD_MODE_SWITCH */
+	/* 0x048 */ uint64_t bias_limit;      /* exclusive transactions in a row after which a lane may take the bias */
+	/* 0x050 */ uint64_t pad1[6];
 	/* 0x080 */ uint64_t drain;	      /* bumped by lanes that end during a switch; futex in the low half */
 	/* 0x088 */ uint64_t pad2[7];
-	/* 0x0c0 */ uint64_t writer;	      /* word: the exclusive transaction */
-	/* 0x0c8 */ uint64_t pad3[7];
+	/* 0x0c0 */ uint64_t writer;	      /* word: the exclusive transaction, unless the gate is biased */
+	/* 0x0c8 */ uint64_t writer_last;     /* lane + 1 of the last one; under writer */
+	/* 0x0d0 */ uint64_t pad3[6];
 	/* 0x100 */ uint64_t switcher;	      /* word: who changes the gate */
 	/* 0x108 */ uint64_t pad4[7];
 	/* 0x140 */ uint64_t directory;	      /* word: latch of all descriptors */
@@ -174,8 +176,7 @@ struct phd_lane {
 	/* 0x10 */ uint64_t ext_off;  /* first log extension, 0: none */
 	/* 0x18 */ uint64_t lsn;      /* 0 while durability is PROCESS */
 	/* 0x20 */ uint64_t owner;    /* attachment << 16 | slot + 1; 0: free lane. CAS */
-	/* 0x28 */ uint64_t tx_count; /* transactions ended here; statistics */
-	/* 0x30 */ uint64_t reserved[2];
+	/* 0x28 */ uint64_t reserved[3];
 	/* 0x40 */ uint64_t wait_gen; /* gen of the word's owner that this lane waits for */
 	/* 0x48 */ uint32_t wait_stripe; /* stripe + 1 that this lane waits for; 0: none */
 	/* 0x4c */ uint32_t note_overflow; /* 1: holds shared stripes beyond the notes: counts as all */
@@ -195,6 +196,7 @@ static_assert(offsetof(struct phd_lane, wait_gen) == 0x40, "second line");
 #define PHD_MODE_READ 3u
 #define PHD_MODE_INTERNAL 4u /* changes allocator metadata only; passes every gate */
 #define PHD_MODE_SWITCH 5u   /* gate only */
+#define PHD_GATE_BIAS(lane) ((uint64_t)PHD_MODE_EXCLUSIVE | ((uint64_t)(lane) + 1) << 8) /* exclusive, for this lane alone */
 #define PHD_STATE(gen, mode, step) ((uint64_t)(gen) << 16 | (uint64_t)(mode) << 8 | (uint64_t)(step))
 #define PHD_STATE_GEN(s) ((s) >> 16)
 #define PHD_STATE_MODE(s) ((unsigned)((s) >> 8 & 0xff))

@@ -196,6 +196,7 @@ int ph_lock_stripe(pheap_tx *tx, uint32_t stripe)
 			return rc;
 		}
 	}
+	tx->extras = true;
 	tx->stripes[tx->stripe_count++] = stripe;
 	return 0;
 }
@@ -249,6 +250,7 @@ int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
 			return rc;
 		note_put(tx, stripe);
 	}
+	tx->extras = true;
 	tx->shared_stripes[tx->shared_count++] = stripe;
 	return 0;
 }

@@ -10,6 +10,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "mutant.h"
 #include "tx.h"
 #include "word.h"
 
@@ -32,22 +33,6 @@ static void log_aim(struct ph_log *log)
 
 	log->next = s->start + (log->end - s->base) * 8;
 	log->limit = s->start + s->room * 8;
-}
-
-void ph_log_reset(struct pheap_tx *tx)
-{
-	struct ph_log *log = &tx->log;
-
-	log->count = 1;
-	log->end = log->last = 0;
-	log_aim(log);
-	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane, an empty log.
-	 * Without it recovery would undo with the records of the last transaction. Pairs with log.c:ph_log_load. */
-	__atomic_store_n(&tx->lane->used, 0, __ATOMIC_RELEASE);
-	if (log->ext_set) {
-		__atomic_store_n(&tx->lane->ext_off, 0, __ATOMIC_RELEASE);
-		log->ext_set = false;
-	}
 }
 
 size_t ph_log_fits(const struct ph_log *log)
@@ -106,7 +91,8 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 	ph_order();
 	/* ORDER(ext-link): the head before the link, the link before `used` reaches past it. Crash between: nothing refers to
 	 * the chunks, their owner words die with the lane. Pairs with log.c:ph_log_load. */
-	__atomic_store_n(segment_link(tx, log->count - 1), ph_chunk_off(h, chunk), __ATOMIC_RELEASE);
+	if (!PH_MUTANT(PH_MUTANT_EXT_UNLINKED))
+		__atomic_store_n(segment_link(tx, log->count - 1), ph_chunk_off(h, chunk), __ATOMIC_RELEASE);
 	log->ext_set = true;
 	log->segments[log->count++] = (struct ph_segment){
 		.start = (char *)(ext + 1),
@@ -193,7 +179,7 @@ static void record_apply(struct pheap *h, const struct phd_record *r)
 		break;
 	case PHD_REC_SET:
 		memcpy(payload, ph_record_payload(r), 8);
-		__atomic_store_n(word, *word | payload[0], __ATOMIC_RELEASE);
+		__atomic_store_n(word, PH_MUTANT(PH_MUTANT_APPLY_XOR) ? *word ^ payload[0] : *word | payload[0], __ATOMIC_RELEASE);
 		break;
 	case PHD_REC_CLEAR:
 		memcpy(payload, ph_record_payload(r), 8);
@@ -215,6 +201,8 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 
 	for (uint64_t at = 0; at < log->end; at += ph_log_units(r->size)) {
 		r = ph_log_at(log, at);
+		if (PH_MUTANT(PH_MUTANT_PUBLISH_FIRST) && PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
+			bytes_store(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
 		record_apply(h, r);
 		publish |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
 	}
@@ -233,6 +221,13 @@ void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool re
 
 	if (log->end <= to)
 		return;
+	if (PH_MUTANT(PH_MUTANT_UNDO_FORWARD) && to == 0) {
+		for (at = 0; at < log->end; at += ph_log_units(ph_log_at(log, at)->size))
+			if (PHD_REC_KIND(ph_log_at(log, at)->target) == PHD_REC_UNDO)
+				bytes_store(h->map + PHD_REC_OFF(ph_log_at(log, at)->target),
+					    ph_record_payload(ph_log_at(log, at)), ph_log_at(log, at)->size);
+		return;
+	}
 	for (;;) {
 		const struct phd_record *r = ph_log_at(log, at);
 		uint64_t off = PHD_REC_OFF(r->target);

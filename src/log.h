@@ -15,6 +15,7 @@
 
 #include "copy.h"
 #include "heap.h"
+#include "mutant.h"
 
 struct ph_segment {
 	char *start;	/* address of the first record */
@@ -28,6 +29,7 @@ struct ph_log {
 	char *next;		/* where the next record goes */
 	char *limit;		/* end of the current segment */
 	uint64_t end, last;	/* as in the used word */
+	char *first, *first_limit; /* of the lane's own log */
 	struct ph_segment *segments; /* segments[0] is the lane's own log */
 	uint32_t count, room;
 	bool ext_set;		/* lane->ext_off is not 0 */
@@ -35,7 +37,6 @@ struct ph_log {
 
 struct pheap_tx;
 
-void ph_log_reset(struct pheap_tx *tx); /* before the lane becomes active; ORDER(begin-used) */
 /* Room for one record of n payload bytes in a segment; may extend. 0, -ENOSPC, -ENOMEM, -E2BIG. */
 int ph_log_extend(struct pheap_tx *tx, size_t n);
 /* The largest payload that fits into the current segment now. */
@@ -69,6 +70,8 @@ static inline uint64_t ph_log_push(struct ph_log *log, struct phd_lane *lane, ui
 	struct phd_record *r = (struct phd_record *)(void *)log->next;
 	uint64_t units = ph_log_units(n), position = log->end;
 
+	if (PH_MUTANT(PH_MUTANT_USED_EARLY))
+		__atomic_store_n(&lane->used, PHD_USED(position + units, position), __ATOMIC_RELEASE);
 	r->target = target;
 	r->size = (uint32_t)n;
 	r->prev = (uint32_t)(position - log->last);
@@ -77,9 +80,27 @@ static inline uint64_t ph_log_push(struct ph_log *log, struct phd_lane *lane, ui
 	log->last = position;
 	/* ORDER(undo-used): the whole record before `used` past it. Crash between: the record is not seen, and the bytes
 	 * it stands for have not been touched. Pairs with log.c:ph_log_load. */
-	__atomic_store_n(&lane->used, PHD_USED(position + units, position), __ATOMIC_RELEASE);
+	__atomic_store_n(&lane->used, PH_MUTANT(PH_MUTANT_USED_LATE) ? PHD_USED(position, position - r->prev) :
+							PHD_USED(position + units, position), __ATOMIC_RELEASE);
 	ph_order();
 	return position;
+}
+
+/* Before the lane becomes active. */
+static inline void ph_log_reset(struct ph_log *log, struct phd_lane *lane)
+{
+	log->next = log->first;
+	log->limit = log->first_limit;
+	log->end = log->last = 0;
+	log->count = 1;
+	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane, an empty log.
+	 * Without it recovery would undo with the records of the last transaction. Pairs with log.c:ph_log_load. */
+	if (!PH_MUTANT(PH_MUTANT_USED_KEPT))
+		__atomic_store_n(&lane->used, 0, __ATOMIC_RELEASE);
+	if (__builtin_expect(log->ext_set, 0)) {
+		__atomic_store_n(&lane->ext_off, 0, __ATOMIC_RELEASE);
+		log->ext_set = false;
+	}
 }
 
 #endif

@@ -52,43 +52,38 @@ static __attribute__((noinline)) int undo_pieces(pheap_tx *tx, uint64_t off, siz
 	return 0;
 }
 
-static inline int undo_append(pheap_tx *tx, uint64_t off, size_t n)
+/* The caller saw that the record fits. */
+static inline void undo_push(pheap_tx *tx, uint64_t off, size_t n)
 {
-	struct ph_log *log = &tx->log;
 	const char *old = tx->h->map + off;
-	char *payload = log->next + sizeof(struct phd_record);
+	char *payload = tx->log.next + sizeof(struct phd_record);
 
-	if (__builtin_expect(n > (size_t)1 << 20 || ph_log_units(n) * 8 > (uint64_t)(log->limit - log->next), 0))
-		return undo_pieces(tx, off, n);
-#ifndef PH_COPY_STEPS
-	if (n == 8) {
-		memcpy(payload, old, 8);
-	} else if (n == 64) {
-		memcpy(payload, old, 64);
-	} else
-#endif
+	if (__builtin_constant_p(n))
+		memcpy(payload, old, n);
+	else
 		ph_copy(payload, old, n);
-	ph_log_push(log, tx->lane, PHD_REC_TARGET(PHD_REC_UNDO, off), n);
+	ph_log_push(&tx->log, tx->lane, PHD_REC_TARGET(PHD_REC_UNDO, off), n);
+}
+
+static int undo_append(pheap_tx *tx, uint64_t off, size_t n)
+{
+	if (n > (size_t)1 << 20 || ph_log_units(n) * 8 > (uint64_t)(tx->log.limit - tx->log.next))
+		return undo_pieces(tx, off, n);
+	undo_push(tx, off, n);
 	return 0;
 }
 
-static __attribute__((noinline)) int undo_long(pheap_tx *tx, uint64_t off, size_t n)
+static int undo_lines(pheap_tx *tx, uint64_t off, size_t n)
 {
 	int rc;
 
-	if (n <= PH_COVER_SMALL) {
-		if (ph_cover_lines(&tx->cover, off, n))
-			return 0;
-		rc = undo_append(tx, off, n);
-		if (rc)
-			ph_cover_clear(&tx->cover); /* C1 */
-		return rc;
-	}
-	if (ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n))
+	if (ph_cover_lines(&tx->cover, off, n))
+		return 0;
+	if (tx->modify_long && (ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n)))
 		return 0;
 	rc = undo_append(tx, off, n);
-	if (rc == 0)
-		ph_cover_add_range(&tx->cover, off, n);
+	if (rc)
+		ph_cover_clear(&tx->cover); /* C1 */
 	return rc;
 }
 
@@ -96,47 +91,76 @@ int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
 {
 	int rc;
 
-	if (__builtin_expect(off % 64 + n > 64, 0))
-		return undo_long(tx, off, n);
-	if (ph_cover_line(&tx->cover, off, n))
-		return 0;
-	if (__builtin_expect(tx->cover.range_count | tx->ops.desc_count, 0) &&
-	    (ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n)))
+	if (n <= PH_COVER_SMALL)
+		return undo_lines(tx, off, n);
+	if (ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n))
 		return 0;
 	rc = undo_append(tx, off, n);
-	if (__builtin_expect(rc, 0))
-		ph_cover_clear(&tx->cover); /* C1 */
+	if (rc == 0) {
+		ph_cover_add_range(&tx->cover, off, n);
+		tx->modify_long = true;
+	}
 	return rc;
+}
+
+static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, size_t n)
+{
+	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
+	int rc = 0;
+
+	if (!ph_heap_has(tx->h, off, n)) {
+		if (p)
+			ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_modify: %zu bytes at %p are not in this heap", n, p);
+		return NULL;
+	}
+	if (n == 0)
+		return (void *)(uintptr_t)p;
+	if (tx->has_defers)
+		rc = ph_defer_settle(tx, off, n);
+	if (rc == 0)
+		rc = ph_tx_undo(tx, off, n);
+	if (rc) {
+		ph_tx_fail(tx, rc, NULL);
+		return NULL;
+	}
+	return (void *)(uintptr_t)p;
+}
+
+/* Within one line, but of a length that is worth no code of its own. */
+static __attribute__((noinline)) void *modify_line(pheap_tx *tx, const void *p, size_t n)
+{
+	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
+
+	if (!ph_cover_line(&tx->cover, off, n))
+		undo_push(tx, off, n);
+	return (void *)(uintptr_t)p;
+}
+
+static __attribute__((noinline)) void *modify_refuse(pheap_tx *tx)
+{
+	ph_tx_refuse(tx, "pheap_modify");
+	return NULL;
 }
 
 void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 {
 	uint64_t off;
-	int rc;
 
-	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0)) {
-		ph_tx_refuse(tx, "pheap_modify");
-		return NULL;
-	}
+	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0))
+		return modify_refuse(tx);
 	off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
-	if (__builtin_expect(!ph_heap_has(tx->h, off, n), 0)) {
-		if (p)
-			ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_modify: %zu bytes at %p are not in this heap", n, p);
-		return NULL;
-	}
-	if (__builtin_expect(n == 0, 0))
-		return (void *)(uintptr_t)p;
-	if (__builtin_expect(tx->has_defers, 0)) {
-		rc = ph_defer_settle(tx, off, n);
-		if (rc) {
-			ph_tx_fail(tx, rc, NULL);
-			return NULL;
-		}
-	}
-	rc = ph_tx_undo(tx, off, n);
-	if (__builtin_expect(rc, 0)) {
-		ph_tx_fail(tx, rc, NULL);
-		return NULL;
+	/* Within one line of the heap (n = 0 wraps to a large number), nothing special pending, room for any such record. */
+	if (__builtin_expect(n - 1 > 63 - off % 64 || tx->modify_long || off < tx->h->data_off || off >= tx->h->data_end ||
+			     tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit, 0))
+		return modify_long(tx, p, n);
+	if (n == 8) {
+		if (!ph_cover_line(&tx->cover, off, 8))
+			undo_push(tx, off, 8);
+	} else if (n == 64) {
+		if (!ph_cover_line(&tx->cover, off, 64))
+			undo_push(tx, off, 64);
+	} else {
+		return modify_line(tx, p, n);
 	}
 	/* ORDER(used-store): `used` is past the record before the caller can store. Pairs with log.c:ph_log_undo. */
 	return (void *)(uintptr_t)p;

@@ -30,7 +30,7 @@ extern int ph_mutant;
 #define PH_MUTANT_COUNT_EARLY 10     /* grow-count: chunks count before they have space */
 #define PH_MUTANT_FREE_UNLOGGED 11   /* a freed block's bit is not in the log: it leaks */
 #define PH_MUTANT_ROLLBACK_USED 12   /* rollback-used: `used` is lowered before the bytes are back */
-#define PH_MUTANT_EXT_LATE 13	     /* ext-link: `used` reaches an extension that is not linked yet */
+#define PH_MUTANT_EXT_UNLINKED 13    /* ext-link: `used` reaches an extension that is not linked yet */
 #define PH_MUTANT_APPLY_IDLE 14	     /* apply-idle: idle before the records are applied */
 #define PH_MUTANT_RECOVER_IDLE 15    /* undo-idle: recovery goes idle before the bytes are back */
 #define PH_MUTANT_WORD_STOLEN 16     /* a waiter takes the word of a dead lane without recovering it */

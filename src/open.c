@@ -84,10 +84,9 @@ static void handle_put(pheap *h)
 	cds_list_add(&h->node, &handles);
 }
 
-void ph_heap_check(const pheap *h, const char *call)
+void ph_heap_misused(const char *call)
 {
-	if (!h || h->magic != PH_HANDLE_MAGIC)
-		ph_fatal("%s: heap is not open", call);
+	ph_fatal("%s: heap is not open", call);
 }
 
 /* ---- table ---- */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "error.h"
+#include "mutant.h"
 #include "savepoint.h"
 #include "tx.h"
 #include "word.h"
@@ -75,7 +76,7 @@ static int record_append(pheap_tx *tx, uint64_t target, const void *payload, siz
 	}
 	memcpy(tx->log.next + sizeof(struct phd_record), payload, n);
 	*ret_pos = ph_log_push(&tx->log, tx->lane, target, n);
-	tx->applies = true;
+	tx->extras = tx->applies = true;
 	return 0;
 }
 
@@ -128,7 +129,7 @@ int ph_ops_clear(pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask)
 		op->set &= ~mask;
 		return 0;
 	}
-	rc = mask_add(tx, PHD_REC_CLEAR, op, mask, &op->clr_pos);
+	rc = PH_MUTANT(PH_MUTANT_FREE_UNLOGGED) ? 0 : mask_add(tx, PHD_REC_CLEAR, op, mask, &op->clr_pos);
 	if (rc == 0) {
 		op->clr |= mask;
 		tx->has_frees = true;
@@ -152,6 +153,7 @@ int ph_ops_desc(pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc,
 	first = PHD_DESC_KIND(old_desc) != PHD_DESC_CONT && ph_map_get(&ops->desc_map, chunk) < 0;
 	if (!ph_map_put(&ops->desc_map, chunk, ops->desc_count))
 		return -ENOMEM; /* the caller dooms: the record is undone with the rest */
+	tx->modify_long = true;
 	ops->descs[ops->desc_count++] = (struct ph_desc_op){chunk, count, old_desc, new_desc, position, first};
 	if (new_desc == 0)
 		tx->has_frees = true;

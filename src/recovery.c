@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "log.h"
+#include "mutant.h"
 #include "os.h"
 
 static int lane_recover(struct pheap *h, uint32_t lane_idx)
@@ -24,7 +25,9 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 	if (PHD_STATE_STEP(state) == PHD_STEP_COMMITTED) {
 		ph_log_apply(h, &log);
 		h->recovered_forward++;
-	} else {
+	} else if (!PH_MUTANT(PH_MUTANT_NO_UNDO)) {
+		if (PH_MUTANT(PH_MUTANT_RECOVER_IDLE))
+			__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
 		ph_log_undo(h, &log, 0, false);
 		/* A transaction that had changed nothing is not worth a mention. */
 		h->recovered_back += log.end != 0;

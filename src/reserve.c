@@ -201,8 +201,10 @@ int pheap_publish(pheap_tx *tx, void *p)
 	}
 	if (rc == 0) {
 		item->pending = true;
+		tx->extras = true;
 		tx->published[tx->published_count++] = (struct ph_published){.off = off, .serial = tx->savepoint_serial};
 		ph_cover_add(&tx->cover, b.off, b.size);
+		tx->modify_long = true;
 	}
 	pthread_mutex_unlock(&tx->h->lock);
 	return ph_fail_if(tx, rc);

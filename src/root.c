@@ -83,6 +83,7 @@ static int pending_add(pheap_tx *tx, const char *name, uint64_t entry_off, uint6
 
 	if (!ph_room(&tx->pending, &tx->pending_room, tx->pending_count + 1, sizeof(*tx->pending)))
 		return -ENOMEM;
+	tx->extras = true;
 	p = &tx->pending[tx->pending_count++];
 	*p = (struct ph_root_pending){.entry_off = entry_off, .off = off, .size = size, .serial = tx->savepoint_serial,
 				      .bucket = name_bucket(name), .created = created};

@@ -8,6 +8,7 @@
 
 #include "defer.h"
 #include "error.h"
+#include "mutant.h"
 #include "reserve.h"
 #include "root.h"
 
@@ -15,6 +16,7 @@ int ph_savepoint_push(pheap_tx *tx, uint32_t nest)
 {
 	if (!ph_room(&tx->savepoints, &tx->savepoint_room, tx->savepoint_count + 1, sizeof(*tx->savepoints)))
 		return ph_tx_fail(tx, -ENOMEM, "no memory for a savepoint");
+	tx->extras = true;
 	tx->savepoints[tx->savepoint_count++] = (struct ph_savepoint){
 		.id = ++tx->savepoint_serial,
 		.end = tx->log.end,
@@ -30,6 +32,8 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 	const struct ph_savepoint sp = tx->savepoints[idx];
 
 	if (tx->log.end > sp.end) {
+		if (PH_MUTANT(PH_MUTANT_ROLLBACK_USED))
+			__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
 		ph_log_undo(tx->h, &tx->log, sp.end, true);
 		tx->log.end = sp.end;
 		tx->log.last = sp.last;

@@ -96,7 +96,7 @@ int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size)
 		s.member_count += __atomic_load_n(&h->members[i].attachment, __ATOMIC_RELAXED) != 0;
 	for (uint32_t i = 0; i < h->super.lane_count; i++) {
 		s.lane_count += __atomic_load_n(&h->lanes[i].owner, __ATOMIC_RELAXED) != 0;
-		s.tx_count += __atomic_load_n(&h->lanes[i].tx_count, __ATOMIC_RELAXED);
+		s.tx_count += PHD_STATE_GEN(__atomic_load_n(&h->lanes[i].state, __ATOMIC_RELAXED));
 	}
 	if (ph_os->file_info(h->fd, &info) == 0)
 		s.file_size = info.size;

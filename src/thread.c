@@ -91,10 +91,13 @@ static int lane_claim(pheap_tx *tx)
 		tx->gen = PHD_STATE_GEN(state);
 		if (tx->gen == 0) /* generation 0 is what an empty word says */
 			tx->gen = 1;
+		tx->word = PHD_WORD(tx->gen, i);
 		tx->log.segments[0] = (struct ph_segment){
 			.start = h->lane_logs + (uint64_t)i * h->super.lane_log_size,
 			.room = h->super.lane_log_size / 8,
 		};
+		tx->log.first = tx->log.segments[0].start;
+		tx->log.first_limit = tx->log.first + h->super.lane_log_size;
 		tx->log.ext_set = lane->ext_off != 0;
 		return 0;
 	}

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "gate.h"
 #include "lock.h"
+#include "mutant.h"
 #include "os.h"
 #include "reserve.h"
 #include "root.h"
@@ -56,6 +57,7 @@ int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...)
 		tx->doom_position = tx->savepoint_serial;
 	}
 	tx->writable_by = NULL;
+	tx->extras = true;
 	return tx->doom;
 }
 
@@ -78,10 +80,9 @@ int ph_tx_refuse(pheap_tx *tx, const char *call)
 
 /* --- the lane ------------------------------------------------------------------------------------------------------ */
 
-static void lane_begin(pheap_tx *tx)
+static inline void lane_begin(pheap_tx *tx)
 {
-	tx->word = PHD_WORD(tx->gen, tx->lane_idx);
-	ph_log_reset(tx);
+	ph_log_reset(&tx->log, tx->lane);
 }
 
 static void tables_clear(pheap_tx *tx)
@@ -89,28 +90,41 @@ static void tables_clear(pheap_tx *tx)
 	ph_ops_clear_all(&tx->ops);
 	tx->savepoint_count = tx->callback_count = tx->notified_count = 0;
 	tx->published_count = tx->pending_count = 0;
-	tx->applies = tx->has_frees = tx->has_defers = false;
+	tx->extras = tx->applies = tx->has_frees = tx->has_defers = tx->modify_long = false;
 	memset(tx->defer_filter, 0, sizeof(tx->defer_filter));
 }
 
-/* The lane becomes idle, which frees all words of the transaction at once; then whoever waits is woken. */
-static void lane_end(pheap_tx *tx)
+/* The lane becomes idle, which frees all words of the transaction at once. */
+static inline void lane_idle(pheap_tx *tx)
 {
-	__atomic_store_n(&tx->lane->tx_count, tx->lane->tx_count + 1, __ATOMIC_RELAXED);
 	/* ORDER(commit-point), ORDER(apply-idle), ORDER(undo-idle): all stores of the transaction, or all of its undo, before
 	 * idle. Crash between: recovery finds the lane not idle and does it again. Pairs with recovery.c:lane_recover. */
 	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+}
+
+static inline void lane_next(pheap_tx *tx)
+{
+	tx->gen++;
+	tx->word += PHD_WORD(1, 0);
+}
+
+/* Idle, then whoever waits is woken. */
+static void lane_end(pheap_tx *tx)
+{
+	lane_idle(tx);
 	if (tx->applies)
 		ph_ops_release(tx);
 	if (tx->stripe_count | tx->shared_count)
 		ph_lock_release_all(tx);
 	if (!tx->internal)
 		ph_gate_leave(tx);
-	tx->gen++;
+	lane_next(tx);
 }
 
 void ph_tx_undo_step(pheap_tx *tx)
 {
+	if (PH_MUTANT(PH_MUTANT_ABORT_IDLE))
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
 	ph_log_undo(tx->h, &tx->log, 0, false);
 	lane_end(tx);
 }
@@ -127,7 +141,10 @@ int ph_tx_commit_step(pheap_tx *tx)
 			ph_defer_drop_freed(tx);
 		/* ORDER(commit-point): every record and every store in place before committed. From here on recovery goes
 		 * forward. */
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
+		if (!PH_MUTANT(PH_MUTANT_NO_COMMITTED))
+			__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
+		if (PH_MUTANT(PH_MUTANT_APPLY_IDLE))
+			__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
 		ph_order();
 		ph_log_apply(tx->h, &tx->log);
 		ph_order();
@@ -212,39 +229,64 @@ static uint32_t mode_of(uint32_t flags)
 	return flags & PHEAP_READ ? PHD_MODE_READ : PHD_MODE_EXCLUSIVE;
 }
 
-int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
+static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_tx **ret)
 {
 	pheap_tx *tx;
 	int rc;
 
 	ph_heap_check(h, "pheap_begin");
-	if (__builtin_expect((flags & ~PHEAP_CONCURRENT) || !ret || h->forked || h->read_only, 0)) {
-		rc = begin_refuse(h, flags, ret);
-		if (rc)
-			return rc;
-	}
-	*ret = NULL;
-	if (__builtin_expect(ph_thread.heap_id == h->id, 1))
-		tx = ph_thread.tx;
-	else
-		tx = ph_thread_tx(h, &rc);
-	if (__builtin_expect(!tx, 0))
+	rc = begin_refuse(h, flags, ret);
+	if (rc)
 		return rc;
-	if (__builtin_expect(tx->open, 0))
+	tx = ph_thread.heap_id == h->id ? ph_thread.tx : ph_thread_tx(h, &rc);
+	if (!tx)
+		return rc;
+	if (tx->open)
 		return begin_nested(tx, flags, ret);
 	tx->mode = mode_of(flags);
 	tx->read_only = (flags & PHEAP_READ) != 0;
-	if (__builtin_expect(tx->lane != NULL, 1)) {
-		lane_begin(tx);
-		if (__builtin_expect(h->coord->poison != 0 && !tx->read_only, 0))
+	tx->extras = tx->lane == NULL;
+	if (tx->lane) {
+		if (h->coord->poison != 0 && !tx->read_only)
 			return ph_error(h, PHEAP_EPOISONED, "recovery of a dead process failed; close the heap and run pheap-fsck on it");
+		lane_begin(tx);
 		rc = ph_gate_enter(tx, (flags & PHEAP_NOWAIT) != 0);
-		if (__builtin_expect(rc, 0))
+		if (rc)
 			return rc;
 	}
 	tx->doom = 0;
+	tx->nest = 0;
 	tx->open = true;
 	tx->writable_by = tx->read_only ? NULL : &ph_thread;
+	ph_cover_clear(&tx->cover);
+	*ret = tx;
+	return 0;
+}
+
+/* The common case only: a thread that has been here before, on a heap that it may write, without options. */
+int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
+{
+	pheap_tx *tx;
+	int rc;
+
+	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || (flags & ~PHEAP_CONCURRENT) || !ret ||
+			     h->id != ph_thread.heap_id, 0) ||
+	    __builtin_expect(h->read_only | h->passive | h->fenced | h->forked, 0))
+		return begin_long(h, flags, ret);
+	tx = ph_thread.tx;
+	if (__builtin_expect(tx->open || h->coord->poison, 0))
+		return begin_long(h, flags, ret);
+	tx->mode = flags ? PHD_MODE_CONCURRENT : PHD_MODE_EXCLUSIVE;
+	tx->read_only = false;
+	lane_begin(tx);
+	rc = ph_gate_enter(tx, false);
+	if (__builtin_expect(rc, 0)) {
+		*ret = NULL;
+		return rc;
+	}
+	tx->doom = 0;
+	tx->open = true;
+	tx->writable_by = &ph_thread;
 	ph_cover_clear(&tx->cover);
 	*ret = tx;
 	return 0;
@@ -288,13 +330,10 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 static inline void tx_finish(pheap_tx *tx, bool committed)
 {
 	tx->writable_by = NULL;
-	if (__builtin_expect(tx->applies || tx->savepoint_count || tx->callback_count || tx->notified_count || tx->published_count ||
-			     tx->pending_count, 0)) {
+	if (__builtin_expect(tx->extras, 0))
 		tx_finish_slow(tx, committed);
-		return;
-	}
-	tx->open = false;
-	tx->nest = 0;
+	else
+		tx->open = false;
 }
 
 void ph_tx_abort_all(pheap_tx *tx)
@@ -326,25 +365,35 @@ static int commit_nested(pheap_tx *tx)
 	return rc;
 }
 
-int pheap_commit(pheap_tx *tx)
+static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 {
-	int rc;
+	int rc = end_refuse(tx, "pheap_commit");
 
-	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0)) {
-		rc = end_refuse(tx, "pheap_commit");
-		if (rc)
-			return rc;
-	}
-	if (__builtin_expect(tx->nest, 0))
+	if (rc)
+		return rc;
+	if (tx->nest)
 		return commit_nested(tx);
 	rc = tx->doom;
 	if (rc == 0 && tx->lane)
 		rc = ph_tx_commit_step(tx);
-	if (__builtin_expect(rc, 0)) {
+	if (rc) {
 		ph_tx_abort_all(tx);
 		return rc;
 	}
 	tx_finish(tx, true);
+	return 0;
+}
+
+int pheap_commit(pheap_tx *tx)
+{
+	if (__builtin_expect(!tx || tx->writable_by != &ph_thread || tx->extras, 0))
+		return commit_long(tx);
+	/* Nothing but undo: idle is the commit point. */
+	lane_idle(tx);
+	ph_gate_leave(tx);
+	lane_next(tx);
+	tx->writable_by = NULL;
+	tx->open = false;
 	return 0;
 }
 
@@ -427,6 +476,7 @@ int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg)
 		return ph_tx_fail(tx, -EINVAL, "pheap_on_end: fn is NULL");
 	if (!ph_room(&tx->callbacks, &tx->callback_room, tx->callback_count + 1, sizeof(*tx->callbacks)))
 		return ph_tx_fail(tx, -ENOMEM, "no memory for a callback");
+	tx->extras = true;
 	tx->callbacks[tx->callback_count++] = (struct ph_callback){.fn = fn, .arg = arg, .position = tx->savepoint_serial};
 	return 0;
 }

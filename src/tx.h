@@ -57,19 +57,24 @@ extern __thread struct ph_thread ph_thread __attribute__((visibility("hidden")))
 struct pheap_tx {
 	char *base;		       /* H1 */
 	struct ph_thread *writable_by; /* T1 */
-	uint64_t magic;
 	struct pheap *h;
 	struct phd_lane *lane; /* NULL in a passive heap */
+	struct ph_log log;
+	bool open, read_only, internal;
+	bool extras;  /* anything beyond plain undo: end by the long way */
+	bool applies; /* the log has records to apply */
+	bool has_frees, has_defers;
+	bool modify_long; /* coverage is more than lines, or deferred stores wait: modify by the long way */
 	uint32_t lane_idx;
 	uint32_t mode;
 	uint64_t gen;
 	uint64_t word; /* PHD_WORD(gen, lane_idx) */
-	struct ph_log log;
+	uint64_t gate; /* its value that let this transaction in */
+	uint64_t exclusive_row; /* times in a row that this lane found the writer word free and its own */
+	uint64_t magic;
 	struct ph_cover cover;
 	struct ph_ops ops;
 	struct ph_run_cache cache;
-	bool open, read_only, internal, applies;
-	bool has_frees, has_defers;
 	int doom;
 	uint32_t nest;
 	struct ph_thread *thread;

@@ -55,7 +55,9 @@ int pheap_notify(pheap_tx *tx, const uint64_t *word)
 	rc = word_check(tx->h, word, "pheap_notify");
 	if (rc == 0 && !ph_room(&tx->notified, &tx->notified_room, tx->notified_count + 1, sizeof(*tx->notified)))
 		rc = -ENOMEM;
-	if (rc == 0)
+	if (rc == 0) {
+		tx->extras = true;
 		tx->notified[tx->notified_count++] = word;
+	}
 	return ph_fail_if(tx, rc);
 }

@@ -158,9 +158,13 @@ void explore_violation(struct explore *x, const struct event *e, const char *wha
 	if (x->violations > 5)
 		return;
 	tag_place(x->levels[0].base, e->off, place, sizeof(place));
-	printf("violation: %s: %s\n  cut before store %zu of transaction %llu (%s, in %s, phase %u)\n"
+	printf("violation: %s: %s\n  calls:%s\n", what, why, x->oracle->trace);
+	if (x->follower_trace[0])
+		printf("  calls afterwards:%s\n", x->follower_trace);
+	x->follower_trace[0] = 0;
+	printf("  cut before store %zu of step %llu (%s, in %s, phase %u)\n"
 	       "  replay: --seed %llu --script %llu%s\n",
-	       what, why, x->at, (unsigned long long)x->tx, place, oracle_op_names[e->op], e->phase,
+	       x->at, (unsigned long long)x->tx, place, oracle_op_names[e->op], e->phase,
 	       (unsigned long long)x->seed, (unsigned long long)x->script, ph_mutant ? " (with the mutant)" : "");
 	fflush(stdout);
 }
@@ -234,8 +238,8 @@ int explore_match(struct explore *x, pheap *h, char *why, size_t n)
 
 /* --- one image --- */
 
-/* Durable data of an image, without coordination words: what a second open must leave alone. */
-static uint64_t data_hash(const char *image)
+/* Is the durable data, coordination words left out, what it was? */
+static bool data_same(const char *image, const char *was)
 {
 	const struct phd_super *s = (const void *)image;
 	const struct phd_head *head = (const void *)(image + s->head_off);
@@ -247,17 +251,11 @@ static uint64_t data_hash(const char *image)
 		{s->bits_off, head->chunk_count * sizeof(struct phd_bits)},
 		{s->data_off, head->chunk_count * PHD_CHUNK_SIZE},
 	};
-	uint64_t h = 1;
 
 	for (unsigned i = 0; i < sizeof(parts) / sizeof(*parts); i++)
-		for (uint64_t k = 0; k + 8 <= parts[i].n; k += 8) {
-			uint64_t w;
-
-			memcpy(&w, image + parts[i].off + k, 8);
-			h = (h ^ w) * 0x9e3779b97f4a7c15ull;
-			h ^= h >> 29;
-		}
-	return h;
+		if (memcmp(image + parts[i].off, was + parts[i].off, parts[i].n))
+			return false;
+	return true;
 }
 
 static int open_file(struct level *l, pheap **h, char *why, size_t n)
@@ -283,13 +281,14 @@ static int close_file(pheap *h, char *why, size_t n)
 
 static int open_again(struct explore *x, struct level *l, char *why, size_t n)
 {
-	uint64_t was = data_hash(l->file->bytes);
+	static char was[MEMFILE_CAPACITY];
 	pheap *h;
 
+	memcpy(was, l->file->bytes, l->file->size);
 	x->again_count++;
 	if (open_file(l, &h, why, n) || close_file(h, why, n))
 		return -1;
-	if (data_hash(l->file->bytes) == was)
+	if (data_same(l->file->bytes, was))
 		return 0;
 	snprintf(why, n, "a second open changed durable data");
 	return -1;
@@ -322,6 +321,8 @@ static int follow(struct explore *x, pheap *h, const struct oracle_model *m, cha
 			rc = lived(h, &o, why, n);
 		oracle_settle(&o);
 	}
+	if (rc)
+		memcpy(x->follower_trace, o.trace, sizeof(x->follower_trace));
 	oracle_end(&o);
 	return rc;
 }
@@ -391,7 +392,7 @@ static int cut_recovery(struct explore *x, struct level *l, int want, char *why,
 	for (size_t i = 0; i < l->count; i++) {
 		const struct event *e = &l->events[i];
 
-		if (changes(l, e)) {
+		if (changes(l, e) && !dull(l, i)) {
 			x->nested_points++;
 			if (look(x, l, want, deeper && i % 16 == 5, why, n) < 0) {
 				size_t have = strlen(why);
@@ -407,13 +408,55 @@ static int cut_recovery(struct explore *x, struct level *l, int want, char *why,
 
 /* --- all images of a transaction --- */
 
+static void tags_count(uint64_t *counts, uint32_t tags)
+{
+	for (unsigned i = 0; i < TAG_COUNT; i++)
+		counts[i] += tags >> i & 1;
+}
+
+static const char *tags_name(uint32_t tags)
+{
+	for (unsigned i = 0; i < TAG_COUNT; i++)
+		if (tags >> i & 1)
+			return tag_names[i];
+	return "recovered state";
+}
+
+/* What recovery cannot show, because it ends alike: nothing is applied after a publication. */
+static int publish_order(struct explore *x, const struct level *l, const struct event *e, uint32_t tags, char *why, size_t n)
+{
+	if (tags & TAG_BIT(TAG_PUBLISH_LAST))
+		x->published = true;
+	else if (x->published && !tag_committed(l->base))
+		x->published = false;
+	else if (x->published && e->n && e->phase == ORACLE_EITHER && tag_applied(l->base, e->off)) {
+		snprintf(why, n, "a store after a publication");
+		return -1;
+	}
+	return 0;
+}
+
+/* What a joining process asks: somebody is attached, so the file must not say clean. */
+static int state_order(const struct level *l, char *why, size_t n)
+{
+	const struct phd_super *s = (const void *)l->base;
+	const struct phd_state *copies[2] = {(const void *)(l->base + PHD_STATE_OFF(0)), (const void *)(l->base + PHD_STATE_OFF(1))};
+	const struct phd_state *now = copies[copies[1]->seq > copies[0]->seq];
+	const struct phd_member *m = (const void *)(l->base + s->member_off);
+
+	if (!now->clean || !m->attachment)
+		return 0;
+	snprintf(why, n, "the file says clean while member %llu is attached", (unsigned long long)m->attachment);
+	return -1;
+}
+
 static void point(struct explore *x, struct level *l, size_t i)
 {
 	static const int allowed[3] = {1, 3, 2};
 	const struct event *e = &l->events[i];
 	bool aborted = x->after->main.seq == x->before->main.seq;
 	int want = aborted ? 3 : allowed[e->phase], fits;
-	enum tag tag = tag_of(l->base, e->off, e->n, e->data, e->op);
+	uint32_t tags = tags_of(l->base, e->off, e->n, e->data, e->op);
 	char why[512] = "";
 
 	if (!aborted && x->seen_after)
@@ -422,20 +465,20 @@ static void point(struct explore *x, struct level *l, size_t i)
 	x->where = *e;
 	x->points++;
 	x->op_points[e->op]++;
-	if (tag != TAG_NONE)
-		x->tag_points[tag]++;
+	tags_count(x->tag_points, tags);
 	fits = look(x, l, want, x->depth_max && every(x->points, x->nested_every), why, sizeof(why));
 	if (fits == 2)
 		x->seen_after = true;
+	if (fits > 0 && (publish_order(x, l, e, tags, why, sizeof(why)) || state_order(l, why, sizeof(why))))
+		fits = -1;
 	if (fits > 0 && x->fsck && every(x->points, x->fsck_every) &&
 	    explore_fsck(x, l->base, l->base_size, false, why, sizeof(why)))
 		fits = -1;
 	if (fits > 0)
 		return;
 	x->op_bad[e->op]++;
-	if (tag != TAG_NONE)
-		x->tag_bad[tag]++;
-	explore_violation(x, e, tag == TAG_NONE ? "recovered state" : tag_names[tag], why);
+	tags_count(x->tag_bad, tags);
+	explore_violation(x, e, tags_name(tags), why);
 	image_keep(x, l);
 }
 
@@ -463,7 +506,7 @@ void explore_run(struct explore *x, const struct oracle_model *before, const str
 	explore_off(x);
 	x->before = before;
 	x->after = after;
-	x->seen_after = false;
+	x->seen_after = x->published = false;
 	for (size_t i = 0; i < l->count; i++) {
 		const struct event *e = &l->events[i];
 

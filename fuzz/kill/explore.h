@@ -56,13 +56,14 @@ struct explore {
 	const char *sample_path; /* real file for it */
 	const char *image_path;	 /* where the first bad image goes, or NULL */
 	uint64_t seed, script, tx;
-	bool seen_after, stop;
+	bool seen_after, published, stop;
 
 	uint64_t points, nested_points, follow_count, again_count, fsck_count, store_count;
 	uint64_t points_max;
-	uint64_t op_points[ORACLE_OP_COUNT], op_bad[ORACLE_OP_COUNT];
+	uint64_t op_calls[ORACLE_OP_COUNT], op_points[ORACLE_OP_COUNT], op_bad[ORACLE_OP_COUNT];
 	uint64_t tag_points[TAG_COUNT], tag_bad[TAG_COUNT];
 	uint64_t violations, violations_max;
+	char follower_trace[6000]; /* calls of the life after a recovery that went wrong */
 	/* For the message of a crash inside recovery. */
 	size_t at;
 	struct event where;

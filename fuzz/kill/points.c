@@ -19,12 +19,12 @@
 #include "os.h"
 #include "runtime.h"
 
-#define SCRIPT_TX_MAX 40u
+#define SCRIPT_TX_MAX 24u
 
 static struct explore explore = {
 	.points_max = 200000,
 	.depth_max = 1,
-	.nested_every = 40,
+	.nested_every = 400,
 	.again_every = 5,
 	.follow_every = 7,
 	.fsck_every = 997,
@@ -89,7 +89,7 @@ static int create(uint64_t script_seed)
 		snprintf(oracle.why, sizeof(oracle.why), "create: %d (%s)", rc, pheap_error_detail(NULL));
 		return rc;
 	}
-	if (script_seed / 16 % 3 == 0)
+	if (script_seed / 5 % 3 == 0)
 		f->space = f->size + 65536; /* a disk that will be full */
 	return oracle_start(&oracle, h, script_seed);
 }
@@ -167,6 +167,8 @@ static void script(uint64_t i)
 		pheap_abort(pheap_current(oracle.h));
 	if (pheap_close(oracle.h))
 		oracle_failed_at("close");
+	for (unsigned op = 0; op < ORACLE_OP_COUNT; op++)
+		explore.op_calls[op] += oracle.call_counts[op];
 	oracle_end(&oracle);
 }
 
@@ -177,11 +179,12 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 	for (unsigned i = ORACLE_OP_OPEN; i < ORACLE_OP_COUNT; i++) {
 		if (i == ORACLE_OP_RECOVERY)
 			continue;
-		bool good = explore.op_points[i] && !explore.op_bad[i];
+		/* savepoint, nest and cancel store nothing: to have been called is all there is to see */
+		bool good = (explore.op_points[i] || explore.op_calls[i]) && !explore.op_bad[i];
 
 		passed += good;
 		failed += !good;
-		if (!quiet || (!good && explore.op_points[i]))
+		if (!quiet || !good)
 			printf("  call %-12s %8" PRIu64 " points, %" PRIu64 " bad\n", oracle_op_names[i], explore.op_points[i],
 			       explore.op_bad[i]);
 	}
@@ -190,7 +193,7 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 
 		passed += good;
 		failed += !good;
-		if (!quiet || (!good && explore.tag_points[i]))
+		if (!quiet || !good)
 			printf("  ORDER(%s) %*s%8" PRIu64 " points, %" PRIu64 " bad\n", tag_names[i], (int)(15 - strlen(tag_names[i])), "",
 			       explore.tag_points[i], explore.tag_bad[i]);
 	}

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,27 +122,51 @@ static void settle(pheap *h, const char *who)
 	}
 }
 
-static void work_forever(unsigned worker, unsigned nap)
+struct work {
+	pheap *h;
+	unsigned worker, nap;
+};
+
+static void *work_loop(void *arg)
 {
+	const struct work *work = arg;
+	uint64_t random = seed ^ (uint64_t)getpid() << 20 ^ work->worker;
+
+	while (!board->stop) {
+		if (bank_tx(work->h, board, work->worker))
+			_exit(EXIT_WRONG);
+		if (work->nap)
+			nap_us(oracle_below(&random, work->nap));
+	}
+	return NULL;
+}
+
+/* A thread for each worker number worker, worker + stride, ...: a kill takes them all at once. */
+static void work_forever(unsigned worker, unsigned stride, unsigned nap)
+{
+	struct work work[BANK_WORKERS];
+	pthread_t threads[BANK_WORKERS];
+	unsigned count = 0;
 	pheap *h;
 
 	rng = seed ^ (uint64_t)getpid() << 20;
 	h = attach("worker");
 	settle(h, "worker");
-	while (!board->stop) {
-		if (bank_tx(h, board, worker))
+	for (unsigned w = worker; w < BANK_WORKERS; w += stride, count++) {
+		work[count] = (struct work){.h = h, .worker = w, .nap = nap};
+		if (pthread_create(&threads[count], NULL, work_loop, &work[count]))
 			_exit(EXIT_WRONG);
-		if (nap)
-			nap_us(oracle_below(&rng, nap));
 	}
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
 	_exit(pheap_close(h) ? EXIT_WRONG : 0);
 }
 
-static void start_worker(unsigned worker, unsigned nap)
+static void start_worker(unsigned worker, unsigned stride, unsigned nap)
 {
 	living[worker] = spawn();
 	if (!living[worker])
-		work_forever(worker, nap);
+		work_forever(worker, stride, nap);
 }
 
 static void check_forever(int in, int out)
@@ -383,7 +408,7 @@ static int aimed_part(void)
 	if (rc)
 		return rc;
 	for (unsigned i = 1; i <= LIVING; i++)
-		start_worker(i, 400);
+		start_worker(i, BANK_WORKERS, 400);
 	start_checker();
 	rc = check();
 	while (!rc && aimed < aimed_max) {
@@ -405,6 +430,14 @@ static int aimed_part(void)
 
 /* --- storm --- */
 
+static bool open_transactions(unsigned worker)
+{
+	for (unsigned w = worker; w < BANK_WORKERS; w += STORM_WORKERS)
+		if (board->workers[w].started != board->workers[w].acked)
+			return true;
+	return false;
+}
+
 static int storm_part(void)
 {
 	int rc = make_heap();
@@ -413,7 +446,7 @@ static int storm_part(void)
 		return rc;
 	start_checker();
 	for (unsigned i = 0; i < STORM_WORKERS; i++)
-		start_worker(i, 50);
+		start_worker(i, STORM_WORKERS, 50);
 	while (!rc && randoms < random_max) {
 		unsigned w = (unsigned)oracle_below(&rng, STORM_WORKERS);
 
@@ -421,7 +454,7 @@ static int storm_part(void)
 		rc = living_well();
 		if (rc)
 			break;
-		in_tx += board->workers[w].started != board->workers[w].acked;
+		in_tx += open_transactions(w);
 		end(&living[w]);
 		randoms++;
 		if (oracle_below(&rng, 100) == 0) {
@@ -429,10 +462,10 @@ static int storm_part(void)
 			rc = check_cold();
 			start_checker();
 			for (unsigned i = 0; i < STORM_WORKERS; i++)
-				start_worker(i, 50);
+				start_worker(i, STORM_WORKERS, 50);
 			continue;
 		}
-		start_worker(w, 50);
+		start_worker(w, STORM_WORKERS, 50);
 		if (oracle_below(&rng, 8) == 0)
 			rc = check();
 	}

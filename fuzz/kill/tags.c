@@ -15,86 +15,144 @@ const char *const tag_names[TAG_COUNT] = {
 	"rollback-used",  "owner-last",	 "grow-count",	"publish-last",
 };
 
-static enum tag lane_tag(const struct phd_lane *lane, uint64_t field, uint64_t data, enum oracle_op op)
+static uint32_t lane_tags(const struct phd_lane *lane, uint64_t field, uint64_t data, enum oracle_op op)
 {
 	unsigned was = PHD_STATE_STEP(lane->state), will = PHD_STATE_STEP(data);
 
 	switch (field) {
 	case offsetof(struct phd_lane, state):
 		if (was == PHD_STEP_IDLE)
-			return will == PHD_STEP_ACTIVE ? TAG_BEGIN_USED : TAG_NONE;
+			return will == PHD_STEP_ACTIVE ? TAG_BIT(TAG_BEGIN_USED) : 0;
 		if (was == PHD_STEP_COMMITTED)
-			return TAG_APPLY_IDLE;
-		return op == ORACLE_OP_COMMIT || op == ORACLE_OP_NEST ? TAG_COMMIT_POINT : TAG_UNDO_IDLE;
+			return TAG_BIT(TAG_APPLY_IDLE);
+		return op == ORACLE_OP_COMMIT || op == ORACLE_OP_NEST ? TAG_BIT(TAG_COMMIT_POINT) : TAG_BIT(TAG_UNDO_IDLE);
 	case offsetof(struct phd_lane, used):
 		if (PHD_USED_END(data) < PHD_USED_END(lane->used))
-			return op == ORACLE_OP_ROLLBACK || op == ORACLE_OP_ABORT ? TAG_ROLLBACK_USED : TAG_NONE;
-		return PHD_USED_END(data) > PHD_USED_END(lane->used) ? TAG_UNDO_USED : TAG_NONE;
+			return op == ORACLE_OP_ROLLBACK || op == ORACLE_OP_ABORT ? TAG_BIT(TAG_ROLLBACK_USED) : 0;
+		return PHD_USED_END(data) > PHD_USED_END(lane->used) ? TAG_BIT(TAG_UNDO_USED) : 0;
 	case offsetof(struct phd_lane, ext_off):
-		return data ? TAG_EXT_LINK : TAG_NONE;
+		return data ? TAG_BIT(TAG_EXT_LINK) : 0;
 	case offsetof(struct phd_lane, owner):
-		return data ? TAG_NONE : TAG_OWNER_LAST;
+		return data ? 0 : TAG_BIT(TAG_OWNER_LAST);
 	default:
-		return TAG_NONE;
+		return 0;
 	}
 }
 
-/* Is there a lane that applies a record PUBLISH for this word? Looks at the lanes' own logs only. */
-static bool publishing(const char *image, const struct phd_super *s, uint64_t off)
+/* The record at a log position, in the lane's own log or an extension; NULL: out of reach. */
+static const struct phd_record *record_at(const char *image, const struct phd_super *s, const struct phd_lane *lane,
+					  const char *log, uint64_t at)
 {
+	uint64_t base = 0, ext_off = lane->ext_off;
+
+	while (ext_off) {
+		const struct phd_log_ext *ext = (const void *)(image + ext_off);
+
+		if (ext->base > at || ext->base <= base)
+			break;
+		base = ext->base;
+		log = (const char *)(ext + 1);
+		ext_off = ext->next_off;
+	}
+	return base || at * 8 < s->lane_log_size ? (const void *)(log + (at - base) * 8) : NULL;
+}
+
+/* What committed lanes apply to the word at off, and whether one is a publication of these bytes. */
+#define WORD_DEFER 1u
+#define WORD_PUBLISH 2u
+#define WORD_PUBLISH_THIS 4u
+
+static unsigned word_applied(const char *image, const struct phd_super *s, uint64_t off, uint64_t data)
+{
+	unsigned found = 0;
+
 	for (uint32_t i = 0; i < s->lane_count; i++) {
 		const struct phd_lane *lane = (const void *)(image + s->lane_off + i * sizeof(*lane));
 		const char *log = image + s->lane_log_off + (uint64_t)i * s->lane_log_size;
-		uint64_t end = PHD_USED_END(lane->used), at = 0;
+		const struct phd_record *r;
 
 		if (PHD_STATE_STEP(lane->state) != PHD_STEP_COMMITTED)
 			continue;
-		while (at < end && at * 8 + sizeof(struct phd_record) <= s->lane_log_size) {
-			const struct phd_record *r = (const void *)(log + at * 8);
+		for (uint64_t at = 0; at < PHD_USED_END(lane->used); at += (sizeof(*r) + (r->size + 7ull) / 8 * 8) / 8) {
+			uint64_t target;
 
+			r = record_at(image, s, lane, log, at);
+			if (!r)
+				break;
+			target = PHD_REC_OFF(r->target);
+			if (PHD_REC_KIND(r->target) == PHD_REC_DEFER && target < off + 8 && off < target + r->size)
+				found |= WORD_DEFER;
 			if (r->target == PHD_REC_TARGET(PHD_REC_PUBLISH, off))
-				return true;
-			at += (sizeof(*r) + (r->size + 7ull) / 8 * 8) / 8;
+				found |= memcmp(r + 1, &data, 8) == 0 ? WORD_PUBLISH | WORD_PUBLISH_THIS : WORD_PUBLISH;
 		}
+	}
+	return found;
+}
+
+bool tag_committed(const char *image)
+{
+	const struct phd_super *s = (const void *)image;
+
+	for (uint32_t i = 0; i < s->lane_count; i++) {
+		const struct phd_lane *lane = (const void *)(image + s->lane_off + i * sizeof(*lane));
+
+		if (PHD_STATE_STEP(lane->state) == PHD_STEP_COMMITTED && PHD_STATE_MODE(lane->state) != PHD_MODE_INTERNAL)
+			return true;
 	}
 	return false;
 }
 
-static enum tag state_tag(const char *image, uint64_t off, unsigned n, uint64_t data)
+bool tag_applied(const char *image, uint64_t off)
 {
-	const uint64_t limit = offsetof(struct phd_state, attachment_limit);
-	uint64_t field = off % PHD_BLOCK_SIZE - PHD_SECTOR_SIZE;
+	const struct phd_super *s = (const void *)image;
 
-	(void)image;
-	if (field == offsetof(struct phd_state, clean) - offsetof(struct phd_state, clean) % 8 && n == 8)
-		return (uint32_t)data ? TAG_CLEAN_LAST : TAG_STATE_DIRTY;
-	return field == limit ? TAG_ATTACH_LIMIT : TAG_NONE;
+	if (off < s->desc_off || (off >= s->words_off && off < s->data_off))
+		return false;
+	return off < s->data_off || !(word_applied(image, s, off & ~7ull, 0) & WORD_PUBLISH);
 }
 
-enum tag tag_of(const char *image, uint64_t off, unsigned n, uint64_t data, enum oracle_op op)
+/* Told at the checksum, when all else of the new sector is there. */
+static uint32_t state_tags(const char *image, uint64_t off)
+{
+	unsigned copy = off >= PHD_STATE_OFF(1);
+	const struct phd_state *now = (const void *)(image + PHD_STATE_OFF(copy));
+	const struct phd_state *was = (const void *)(image + PHD_STATE_OFF(1 - copy));
+	uint32_t tags = 0;
+
+	if (off != PHD_STATE_OFF(copy) + 0x1f8)
+		return 0;
+	if (now->clean)
+		return TAG_BIT(TAG_CLEAN_LAST);
+	if (was->clean)
+		tags |= TAG_BIT(TAG_STATE_DIRTY);
+	if (now->attachment_limit != was->attachment_limit)
+		tags |= TAG_BIT(TAG_ATTACH_LIMIT);
+	return tags;
+}
+
+uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enum oracle_op op)
 {
 	const struct phd_super *s = (const void *)image;
 
 	if (!n)
-		return TAG_NONE;
+		return 0;
 	if (off % PHD_BLOCK_SIZE >= PHD_SECTOR_SIZE && off < PHD_STATE_OFF(1) + PHD_SECTOR_SIZE)
-		return state_tag(image, off, n, data);
-	if (s->magic != PHD_SUPER_MAGIC)
-		return TAG_CREATE_PUBLISH;
+		return state_tags(image, off);
 	if (off >= s->member_off && off < s->member_off + s->member_count * sizeof(struct phd_member))
-		return (off - s->member_off) % sizeof(struct phd_member) == 0 && data ? TAG_MEMBER_BYTE : TAG_NONE;
+		return (off - s->member_off) % sizeof(struct phd_member) == 0 && data ? TAG_BIT(TAG_MEMBER_BYTE) : 0;
 	if (off >= s->lane_off && off < s->lane_off + s->lane_count * sizeof(struct phd_lane)) {
-		uint64_t at = off - s->lane_off, field = at % sizeof(struct phd_lane);
+		uint64_t field = (off - s->lane_off) % sizeof(struct phd_lane);
 
-		return lane_tag((const void *)(image + off - field), field, data, op);
+		return lane_tags((const void *)(image + off - field), field, data, op);
 	}
 	if (off == s->head_off + offsetof(struct phd_head, chunk_count))
-		return TAG_GROW_COUNT;
+		return TAG_BIT(TAG_GROW_COUNT);
 	if (off < s->data_off)
-		return TAG_NONE;
-	if (n == 8 && publishing(image, s, off))
-		return TAG_PUBLISH_LAST;
-	return op == ORACLE_OP_USER_STORE || op == ORACLE_OP_STORE ? TAG_USED_STORE : TAG_NONE;
+		return 0;
+	/* with a DEFER of the same word, the two can not be told apart */
+	if (n == 8 && (word_applied(image, s, off, data) & (WORD_PUBLISH_THIS | WORD_DEFER)) == WORD_PUBLISH_THIS)
+		return TAG_BIT(TAG_PUBLISH_LAST);
+	return op == ORACLE_OP_USER_STORE || op == ORACLE_OP_STORE ? TAG_BIT(TAG_USED_STORE) : 0;
 }
 
 void tag_place(const char *image, uint64_t off, char *ret, size_t n)

@@ -24,13 +24,17 @@ enum tag {
 	TAG_OWNER_LAST,
 	TAG_GROW_COUNT,
 	TAG_PUBLISH_LAST,
-	TAG_COUNT,
-	TAG_NONE = TAG_COUNT
+	TAG_COUNT
 };
+#define TAG_BIT(tag) (1u << (tag))
 extern const char *const tag_names[TAG_COUNT];
 
-/* image: before the store of n bytes of `data` at off, made by op. */
-enum tag tag_of(const char *image, uint64_t off, unsigned n, uint64_t data, enum oracle_op op);
+/* A set of TAG_BIT. image: before the store of n bytes of `data` at off, made by op. */
+uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enum oracle_op op);
+/* Is off in data, bitmaps or descriptors, and no word that a committed transaction publishes? */
+bool tag_applied(const char *image, uint64_t off);
+/* Is a lane in the step committed? */
+bool tag_committed(const char *image);
 /* "lane 1 state", "data 0x3000": for messages. */
 void tag_place(const char *image, uint64_t off, char *ret, size_t n);
 

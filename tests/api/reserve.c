@@ -201,6 +201,8 @@ static int reserve_and_die(void *arg)
 	CHECK(pheap_open(scratch("heap"), 0, NULL, &h) == 0);
 	for (size_t i = 0; i < SIZES; i++) {
 		unsigned char *p = pheap_reserve(h, reserve_sizes[i], 3);
+		if (!p)
+			fprintf(stderr, "reserve of %zu: %s\n", reserve_sizes[i], pheap_error_detail(h));
 		CHECK(p);
 		memset(p, 0xdd, reserve_sizes[i]);
 	}

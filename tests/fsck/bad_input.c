@@ -134,6 +134,28 @@ static void copy_option_test(void)
 	image_free(&im);
 }
 
+/* Nothing to do: one line. */
+static void clean_test(void)
+{
+	struct scratch s;
+	struct image im;
+	int rc;
+
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	scratch_write(&s, im.bytes, im.size);
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const options[] = {"-n", "-p", "-y"};
+
+		rc = run(fsck_program, options[i], s.path);
+		expect(rc == 0 && strstr(output, ": clean\n") && strchr(output, '\n')[1] == 0,
+		       "%s of a clean heap gave %d", options[i], rc);
+		expect(scratch_same(&s, im.bytes, im.size), "%s changed a clean heap", options[i]);
+	}
+	scratch_close(&s);
+	image_free(&im);
+}
+
 static void usage_test(void)
 {
 	static const struct {
@@ -179,6 +201,7 @@ void bad_input_test(void)
 	version_test();
 	attached_test();
 	copy_option_test();
+	clean_test();
 	usage_test();
 	json_test();
 }

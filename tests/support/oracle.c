@@ -46,6 +46,7 @@ static int step_rollback(struct oracle *o)
 	if (low == o->saved_count)
 		return 0;
 	to = low + (unsigned)oracle_below(&o->rng, o->saved_count - low);
+	oracle_trace(o, " to %u of %u", to, o->saved_count);
 	oracle_enter(o, ORACLE_OP_ROLLBACK);
 	if (pheap_rollback(o->tx, o->saved[to].id))
 		return oracle_failed(o, "rollback");
@@ -106,6 +107,7 @@ int oracle_between(struct oracle *o)
 	int rc = 0;
 	void *p;
 
+	o->trace_size = 0;
 	o->phase = ORACLE_BEFORE;
 	if (b->off) {
 		oracle_enter(o, ORACLE_OP_CANCEL);
@@ -222,6 +224,7 @@ int oracle_tx(struct oracle *o)
 	unsigned steps = 1 + (unsigned)oracle_below(&o->rng, o->step_max);
 	int rc;
 
+	o->trace_size = 0;
 	o->phase = ORACLE_BEFORE;
 	o->saved_count = 0;
 	o->doomed = 0;
@@ -258,9 +261,9 @@ struct pheap_options oracle_options(uint64_t seed)
 
 	opt.durability = PHEAP_PROCESS;
 	opt.mode = 0600;
-	opt.max_size = (192u + 64u * (seed % 4)) << 10;
-	opt.initial_size = seed / 4 % 2 ? opt.max_size : 65536;
-	opt.journal_size = seed / 8 % 2 ? 0 : 65536;
+	opt.max_size = (192u + 64u * (seed / 2 % 4)) << 10;
+	opt.initial_size = seed % 2 ? opt.max_size : 65536;
+	opt.journal_size = seed / 3 % 2 ? 0 : 65536;
 	opt.member_count = 2;
 	opt.lane_count = 2;
 	return opt;

@@ -107,6 +107,9 @@ struct oracle {
 	/* How the user's own in-place stores are made; NULL: memcpy. Explorers count each of its steps. */
 	void (*store)(void *dst, const void *src, size_t n);
 	char why[256]; /* the violation, "" if none */
+	/* The calls of the current transaction in words, for the report of a violation. */
+	char trace[6000];
+	size_t trace_size;
 	uint64_t tx_count, commit_count, call_counts[ORACLE_OP_COUNT];
 };
 

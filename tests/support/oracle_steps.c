@@ -26,8 +26,22 @@ int oracle_wrong(struct oracle *o, const char *format, ...)
 	return -1;
 }
 
+void oracle_trace(struct oracle *o, const char *format, ...)
+{
+	size_t room = sizeof(o->trace) - o->trace_size;
+	va_list ap;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(o->trace + o->trace_size, room, format, ap);
+	va_end(ap);
+	o->trace_size += n > 0 && (size_t)n < room ? (size_t)n : 0;
+	o->trace[o->trace_size] = 0;
+}
+
 void oracle_enter(struct oracle *o, enum oracle_op op)
 {
+	oracle_trace(o, " %s", oracle_op_names[op]);
 	o->op = op;
 	o->call_counts[op]++;
 }
@@ -130,6 +144,7 @@ static int change_range(struct oracle *o, struct target t, unsigned how)
 	int rc = 0;
 	void *p;
 
+	oracle_trace(o, " [%#llx+%zu]", (unsigned long long)pheap_offset(o->h, t.p), t.n);
 	switch (how) {
 	case 0:
 		oracle_enter(o, ORACLE_OP_MODIFY);
@@ -167,6 +182,7 @@ int oracle_step_defer_u64(struct oracle *o)
 	const struct oracle_main *main = pheap_at(o->h, o->working.main_off);
 	uint64_t value = oracle_random(&o->rng);
 
+	oracle_trace(o, " [word %zu]", i);
 	oracle_enter(o, ORACLE_OP_DEFER_U64);
 	if (pheap_defer_u64(o->tx, &main->words[i], value))
 		return oracle_failed(o, "defer_u64");
@@ -192,6 +208,7 @@ static int slot_word(struct oracle *o, unsigned slot, uint64_t off)
 	const uint64_t *word = &main->slot[slot];
 	uint64_t *p;
 
+	oracle_trace(o, " slot%u", slot);
 	if (o->doomed)
 		return 0;
 	switch (oracle_below(&o->rng, 4)) {
@@ -277,6 +294,7 @@ int oracle_note_block(struct oracle *o, struct oracle_block *b, const void *p, s
 		return oracle_wrong(o, "block %#llx of %zu bytes has usable size %zu", (unsigned long long)off, n, usable);
 	if (new_block_is_free(o, off, usable))
 		return -1;
+	oracle_trace(o, "=%#llx+%zu", (unsigned long long)off, n);
 	b->off = off;
 	b->size = n;
 	b->usable = usable;
@@ -364,6 +382,7 @@ int oracle_step_realloc(struct oracle *o)
 		return 0;
 	slot = (unsigned)(b - o->working.slots);
 	keep = b->size < n ? b->size : n;
+	oracle_trace(o, " %#llx+%zu", (unsigned long long)b->off, b->size);
 	oracle_enter(o, ORACLE_OP_REALLOC);
 	p = pheap_realloc(o->tx, pheap_at(o->h, b->off), n);
 	if (!p)
@@ -414,6 +433,7 @@ int oracle_step_free(struct oracle *o)
 				return oracle_failed(o, "root_set");
 			o->working.names[i] = 0;
 		}
+	oracle_trace(o, " %#llx", (unsigned long long)b->off);
 	oracle_enter(o, ORACLE_OP_FREE);
 	if (pheap_free(o->tx, pheap_at(o->h, b->off)))
 		return oracle_failed(o, "free");
@@ -475,5 +495,7 @@ int oracle_step_publish(struct oracle *o)
 	*b = *r;
 	r->bytes = bytes; /* each keeps a buffer of its own */
 	r->off = 0;
+	/* A publication that was aborted before may have left other bytes: a reserved block is not under undo. */
+	memcpy(b->bytes, pheap_at(o->h, b->off), b->size);
 	return slot_word(o, (unsigned)slot, b->off);
 }

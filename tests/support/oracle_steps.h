@@ -8,6 +8,7 @@
 #include "oracle.h"
 
 int oracle_wrong(struct oracle *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void oracle_trace(struct oracle *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void oracle_enter(struct oracle *o, enum oracle_op op);
 /* The call failed: 0 and o->doomed when for lack of space, else a violation. */
 int oracle_failed(struct oracle *o, const char *call);

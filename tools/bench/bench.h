@@ -116,7 +116,12 @@ void bench_push_pop(const struct bench_options *opt);
 void bench_open_after_kill(const struct bench_options *opt);
 void bench_alloc_waste(const struct bench_options *opt);
 void bench_memory(const struct bench_options *opt);
-int bench_life_child(char **argv); /* the process that bench_open_after_kill starts */
+
+/* self.c: a part of a bench in a process of its own. The wait status; -1: n bytes did not come back. */
+int bench_self_run(const char *const args[4], void *ret, size_t n);
+int bench_self_main(char **argv);
+int bench_life_self(char **argv, int fd);
+int bench_memory_self(const char *folder, int fd);
 
 static inline uint64_t bench_random(uint64_t *rng)
 {

@@ -7,16 +7,16 @@
  * So each open has a transaction to undo, and is the first of a fresh process. Systems take turns within
  * each repetition.
  * Why the processes are this program started anew and not forks: a fork inherits what the parent has
- * loaded and touched. The pages of the file that the maker wrote stay in the page cache; the large blocks
- * are allocated and never touched.
+ * loaded and touched. The pages of the file that the maker wrote are synced once and stay in the page
+ * cache; the large blocks are allocated and never touched.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,71 +35,53 @@ static const struct bench_system *system_find(const char *name)
 	bench_die("no system %s", name);
 }
 
-/* argv: SYSTEM PATH SIZE BLOCKS FD PARENT; blocks 0: open. Ends by SIGKILL unless something is wrong. */
-int bench_life_child(char **argv)
+/* argv: SYSTEM:BLOCKS, path, size; BLOCKS 0: open. Ends by SIGKILL unless something is wrong. */
+int bench_life_self(char **argv, int fd)
 {
-	const struct bench_system *system = system_find(argv[0]);
-	uint64_t size = strtoull(argv[2], NULL, 10), block_count = strtoull(argv[3], NULL, 10), ns = 0;
-	int fd = atoi(argv[4]);
+	uint64_t size = strtoull(argv[2], NULL, 10), block_count = 0, ns = 0;
+	char *colon = strchr(argv[0], ':');
+	const struct bench_system *system;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != atoi(argv[5]))
-		return 1;
-	bench_pin();
+	if (colon) {
+		block_count = strtoull(colon + 1, NULL, 10);
+		*colon = 0;
+	}
+	system = system_find(argv[0]);
 	if (block_count)
 		system->life_create(argv[1], size, block_count);
 	else
 		ns = system->life_open_ns(argv[1], size);
-	if (write(fd, &ns, sizeof ns) != sizeof ns)
+	if (write(fd, &ns, sizeof(ns)) != sizeof(ns))
 		return 1;
 	kill(getpid(), SIGKILL);
 	return 1;
 }
 
-static _Noreturn void life_exec(const struct bench_system *system, const char *path, const struct size *size,
-				bool create, int fd, pid_t parent)
-{
-	char bytes[32], blocks[32], out[16], pid[16], program[] = "pheap-bench", mode[] = "--life";
-	char *argv[] = {
-		program, mode, (char *)(uintptr_t)system->name, (char *)(uintptr_t)path, bytes, blocks, out,
-		pid,	 NULL};
-
-	snprintf(bytes, sizeof bytes, "%" PRIu64, size->size);
-	snprintf(blocks, sizeof blocks, "%" PRIu64, create ? size->block_count : 0);
-	snprintf(out, sizeof out, "%d", fd);
-	snprintf(pid, sizeof pid, "%d", (int)parent);
-	execv("/proc/self/exe", argv);
-	_exit(127);
-}
-
 static uint64_t life_run(const struct bench_system *system, const char *path, const struct size *size,
-			 bool create)
+			 uint64_t block_count)
 {
-	pid_t parent = getpid(), pid;
+	char what[64], bytes[32];
+	const char *args[4] = {"life", what, path, bytes};
 	uint64_t ns = 0;
-	int fds[2], status;
-	ssize_t n;
+	int status;
 
-	if (pipe(fds))
-		bench_die("pipe: %s", strerror(errno));
-	fflush(NULL);
-	pid = fork();
-	if (pid < 0)
-		bench_die("fork: %s", strerror(errno));
-	if (!pid) {
-		close(fds[0]);
-		life_exec(system, path, size, create, fds[1], parent);
-	}
-	close(fds[1]);
-	while ((n = read(fds[0], &ns, sizeof ns)) < 0 && errno == EINTR)
-		;
-	close(fds[0]);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (n != sizeof ns || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-		bench_die("%s: %s a file of %s failed", system->name, create ? "making" : "opening",
+	snprintf(what, sizeof(what), "%s:%" PRIu64, system->name, block_count);
+	snprintf(bytes, sizeof(bytes), "%" PRIu64, size->size);
+	status = bench_self_run(args, &ns, sizeof(ns));
+	if (status == -1 || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+		bench_die("%s: %s a file of %s failed", system->name, block_count ? "making" : "opening",
 			  size->name);
 	return ns;
+}
+
+/* What the making has dirtied goes to the disk now and not while the opens are measured. */
+static void file_sync(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd))
+		bench_die("%s: %s", path, strerror(errno));
+	close(fd);
 }
 
 static void path_of(char *ret, size_t n, const struct bench_options *opt, const struct bench_system *system)
@@ -120,7 +102,8 @@ static void life_size(const struct bench_options *opt, const struct size *size)
 		if (!bench_systems[i]->life_create)
 			continue;
 		path_of(path, sizeof path, opt, bench_systems[i]);
-		life_run(bench_systems[i], path, size, true);
+		life_run(bench_systems[i], path, size, size->block_count);
+		file_sync(path);
 		systems[count++] = bench_systems[i];
 	}
 	for (unsigned rep = 0; rep < opt->reps; rep++)
@@ -128,7 +111,7 @@ static void life_size(const struct bench_options *opt, const struct size *size)
 			unsigned turn = (i + rep) % count;
 
 			path_of(path, sizeof path, opt, systems[turn]);
-			ns[turn][rep] = (double)life_run(systems[turn], path, size, false);
+			ns[turn][rep] = (double)life_run(systems[turn], path, size, 0);
 		}
 	for (unsigned i = 0; i < count; i++) {
 		path_of(path, sizeof path, opt, systems[i]);

@@ -146,8 +146,8 @@ int main(int argc, char **argv)
 	struct bench_options opt = {0};
 	bool selected[BENCH_COUNT] = {false};
 
-	if (argc == 8 && !strcmp(argv[1], "--life"))
-		return bench_life_child(argv + 2);
+	if (argc == 8 && !strcmp(argv[1], "--self"))
+		return bench_self_main(argv + 2);
 	arguments_parse(argc ? argv + 1 : argv, &opt, selected);
 	environment_set(argv);
 	opt.folder = bench_scratch_make();

@@ -21,7 +21,14 @@
 #define SIZE_MAX_ 1024u
 #define HEAP_COUNT 8u
 #define THREAD_COUNT 16u
-#define WORK_COUNT 2000u /* transactions of a heap or thread before it is measured */
+#define HEAP_MAX (1u << 20) /* target: bytes of a heap */
+#define THREAD_MAX 65536u   /* target: bytes of a thread */
+#define WORK_COUNT 2000u    /* transactions of a heap or thread before it is measured */
+
+/* Bytes of process memory of one heap and of one thread, by pheap_stats and by the kernel. */
+struct memory {
+	double heap_own, heap_kernel, thread_own, thread_kernel;
+};
 
 static void check(const char *call, int rc)
 {
@@ -29,13 +36,13 @@ static void check(const char *call, int rc)
 		bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(NULL));
 }
 
-static pheap *heap_make(const struct bench_options *opt, unsigned number)
+static pheap *heap_make(const char *folder, unsigned number)
 {
 	struct pheap_options options = PHEAP_OPTIONS_INIT;
 	char path[4096];
 	pheap *heap;
 
-	snprintf(path, sizeof path, "%s/space-%u", opt->folder, number);
+	snprintf(path, sizeof path, "%s/space-%u", folder, number);
 	unlink(path);
 	options.durability = PHEAP_PROCESS;
 	options.initial_size = options.max_size = 64ull << 20;
@@ -80,7 +87,7 @@ static size_t block_usable(pheap *heap, size_t n)
 
 void bench_alloc_waste(const struct bench_options *opt)
 {
-	pheap *heap = heap_make(opt, 0);
+	pheap *heap = heap_make(opt->folder, 0);
 	double asked = 0, held = 0, worst = 0, worst_class = 0;
 
 	for (size_t n = SIZE_MIN; n <= SIZE_MAX_; n++) {
@@ -167,10 +174,9 @@ static void *team_member(void *arg)
 	return NULL;
 }
 
-static void threads_measure(const struct bench_options *opt, pheap *heap)
+static void threads_measure(pheap *heap, struct memory *ret)
 {
 	pthread_t threads[THREAD_COUNT];
-	double kernel, own;
 
 	team.heap = heap;
 	pthread_barrier_init(&team.started, NULL, THREAD_COUNT + 1);
@@ -180,39 +186,49 @@ static void threads_measure(const struct bench_options *opt, pheap *heap)
 		if (pthread_create(&threads[i], NULL, team_member, NULL))
 			bench_die("pthread_create failed");
 	pthread_barrier_wait(&team.started);
-	kernel = anonymous_size();
-	own = private_size(heap);
+	ret->thread_kernel = anonymous_size();
+	ret->thread_own = private_size(heap);
 	pthread_barrier_wait(&team.measured);
 	pthread_barrier_wait(&team.worked);
-	kernel = (anonymous_size() - kernel) / THREAD_COUNT;
-	own = (private_size(heap) - own) / THREAD_COUNT;
+	ret->thread_kernel = (anonymous_size() - ret->thread_kernel) / THREAD_COUNT;
+	ret->thread_own = (private_size(heap) - ret->thread_own) / THREAD_COUNT;
 	pthread_barrier_wait(&team.measured);
 	for (unsigned i = 0; i < THREAD_COUNT; i++)
 		pthread_join(threads[i], NULL);
-	value_report(opt, "memory", "thread-stats-bytes", "bytes", 65536, own, THREAD_COUNT);
-	value_report(opt, "memory", "thread-smaps-bytes", "bytes", 65536, kernel, THREAD_COUNT);
+}
+
+int bench_memory_self(const char *folder, int fd)
+{
+	pheap *heaps[HEAP_COUNT + 1];
+	struct memory memory = {0};
+
+	/* a first heap pays for what belongs to the process and not to a heap */
+	heaps[0] = heap_make(folder, 0);
+	heap_work(heaps[0], BENCH_SEED);
+	memory.heap_kernel = anonymous_size();
+	for (unsigned i = 1; i <= HEAP_COUNT; i++) {
+		heaps[i] = heap_make(folder, i);
+		heap_work(heaps[i], BENCH_SEED + i);
+	}
+	memory.heap_kernel = (anonymous_size() - memory.heap_kernel) / HEAP_COUNT;
+	for (unsigned i = 1; i <= HEAP_COUNT; i++)
+		memory.heap_own += private_size(heaps[i]) / HEAP_COUNT;
+	threads_measure(heaps[0], &memory);
+	for (unsigned i = 0; i <= HEAP_COUNT; i++)
+		check("pheap_close", pheap_close(heaps[i]));
+	return write(fd, &memory, sizeof(memory)) != sizeof(memory);
 }
 
 void bench_memory(const struct bench_options *opt)
 {
-	pheap *heaps[HEAP_COUNT];
-	double before, kernel, own = 0;
+	const char *args[4] = {"memory", opt->folder, "", ""};
+	struct memory m;
 
-	/* a first heap pays for what belongs to the process and not to a heap */
-	heaps[0] = heap_make(opt, 0);
-	heap_work(heaps[0], BENCH_SEED);
-	check("pheap_close", pheap_close(heaps[0]));
-	before = anonymous_size();
-	for (unsigned i = 0; i < HEAP_COUNT; i++) {
-		heaps[i] = heap_make(opt, i);
-		heap_work(heaps[i], BENCH_SEED + i);
-	}
-	kernel = (anonymous_size() - before) / HEAP_COUNT;
-	for (unsigned i = 0; i < HEAP_COUNT; i++)
-		own += private_size(heaps[i]) / HEAP_COUNT;
-	value_report(opt, "memory", "heap-stats-bytes", "bytes", 1 << 20, own, 1);
-	value_report(opt, "memory", "heap-smaps-bytes", "bytes", 1 << 20, kernel, 1);
-	threads_measure(opt, heaps[0]);
-	for (unsigned i = 0; i < HEAP_COUNT; i++)
-		check("pheap_close", pheap_close(heaps[i]));
+	/* in a process of its own: memory that earlier benches freed would be used again and not be seen */
+	if (bench_self_run(args, &m, sizeof(m)))
+		bench_die("memory: measuring failed");
+	value_report(opt, "memory", "heap-stats-bytes", "bytes", HEAP_MAX, m.heap_own, 1);
+	value_report(opt, "memory", "heap-smaps-bytes", "bytes", HEAP_MAX, m.heap_kernel, 1);
+	value_report(opt, "memory", "thread-stats-bytes", "bytes", THREAD_MAX, m.thread_own, THREAD_COUNT);
+	value_report(opt, "memory", "thread-smaps-bytes", "bytes", THREAD_MAX, m.thread_kernel, THREAD_COUNT);
 }

@@ -27,13 +27,18 @@ void desc_set(struct fsck *f, uint64_t chunk, uint64_t desc)
 	image_write_word(f, desc_at(f, chunk), desc);
 }
 
+/* buf is zeroed memory: holes of the file are skipped, so they cost neither time nor memory. */
 static void region_load(struct fsck *f, uint64_t off, void *buf, uint64_t n)
 {
 	const size_t step = 1u << 20;
+	uint64_t end = off + n, at = off;
 
-	for (uint64_t done = 0; done < n; done += step) {
-		image_read(f, off + done, (char *)buf + done, n - done < step ? (size_t)(n - done) : step);
-		pass_progress(f, done / 2, n);
+	while ((at = image_next_data(f, at, end)) < end) {
+		size_t part = end - at < step ? (size_t)(end - at) : step;
+
+		image_read(f, at, (char *)buf + (at - off), part);
+		at += part;
+		pass_progress(f, (at - off) / 2, n);
 	}
 }
 

@@ -9,7 +9,8 @@
  *         owners and notes of lanes.
  * Gives:  a heap that the next opener finds as the last closer would have left it.
  *
- * Order among these stores does not matter but for the limit (fsck-limit): each is a word that means nothing while
+ * Order among these stores does not matter but for the limit (fsck-limit): each is a word that means nothing
+ * while
  * nobody is attached.
  */
 #include <stdlib.h>
@@ -50,7 +51,8 @@ static void attachment_check(struct fsck *f)
 		     (ull)f->state.attachment_limit) ||
 	    max >= 1ull << 46)
 		return; /* so large a number was never given out: the row goes, the limit stays */
-	/* ORDER(fsck-limit): the limit durable before the row that shows it goes. Crash between: found again, or raised. */
+	/* ORDER(fsck-limit): the limit durable before the row that shows it goes. Crash between: found
+	 * again. */
 	f->state.attachment_limit = max + 1;
 	image_write_state(f, false);
 }

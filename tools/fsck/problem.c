@@ -233,32 +233,6 @@ static void count(struct fsck *f, const struct row *row, bool fixed)
 		f->error_left++;
 }
 
-bool problem(struct fsck *f, enum fsck_problem id, uint64_t off, const char *format, ...)
-{
-	const struct row *row = &table[id];
-	bool shown = f->verbose || f->mode == MODE_ASK || f->problem_count[id] < SHOWN_MAX, asks, fixed;
-	char where[256];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(where, sizeof where, format, args);
-	va_end(args);
-	f->problem_count[id]++;
-	asks = f->mode == MODE_ASK && row->repair && !f->stopped;
-	progress_clear(f);
-	if (asks && !f->json)
-		print_text(f, row, where, false);
-	fixed = decide(f, row);
-	count(f, row, fixed);
-	if (f->json && shown)
-		print_json(f, row, where, off, fixed);
-	else if (!asks && shown)
-		print_text(f, row, where, fixed);
-	else if (!f->json && f->problem_count[id] == SHOWN_MAX + 1 && f->mode != MODE_ASK)
-		printf("[%s] more of the same are not shown; -v shows all\n", row->code);
-	return fixed;
-}
-
 static const char *const pass_titles[] = {
 	"",
 	"superblock and state",
@@ -272,12 +246,52 @@ static const char *const pass_titles[] = {
 static enum fsck_pass pass_current;
 static int pass_percent;
 
+/* Titles up to the current pass, each once. Those of passes 1 and 2 wait until there is more to say than
+ * "clean". */
+static void titles_print(const struct fsck *f)
+{
+	static int printed;
+
+	while (printed < (int)pass_current) {
+		printed++;
+		if (!f->json && f->mode != MODE_PREEN)
+			printf("Pass %d: %s\n", printed, pass_titles[printed]);
+	}
+}
+
+bool problem(struct fsck *f, enum fsck_problem id, uint64_t off, const char *format, ...)
+{
+	const struct row *row = &table[id];
+	bool shown = f->verbose || f->mode == MODE_ASK || f->problem_count[id] < SHOWN_MAX, asks, fixed;
+	char where[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(where, sizeof where, format, args);
+	va_end(args);
+	f->problem_count[id]++;
+	asks = f->mode == MODE_ASK && row->repair && !f->stopped;
+	progress_clear(f);
+	titles_print(f);
+	if (asks && !f->json)
+		print_text(f, row, where, false);
+	fixed = decide(f, row);
+	count(f, row, fixed);
+	if (f->json && shown)
+		print_json(f, row, where, off, fixed);
+	else if (!asks && shown)
+		print_text(f, row, where, fixed);
+	else if (!f->json && f->problem_count[id] == SHOWN_MAX + 1 && f->mode != MODE_ASK)
+		printf("[%s] more of the same are not shown; -v shows all\n", row->code);
+	return fixed;
+}
+
 void pass_begin(struct fsck *f, enum fsck_pass pass)
 {
 	pass_current = pass;
 	pass_percent = -1;
-	if (!f->json && f->mode != MODE_PREEN)
-		printf("Pass %d: %s\n", pass, pass_titles[pass]);
+	if (f->verbose || pass > PASS_JOURNAL)
+		titles_print(f);
 	fflush(stdout);
 }
 

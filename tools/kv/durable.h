@@ -3,7 +3,8 @@
  * durable.h: every struct that pheap-kv keeps in a heap; no code.
  *
  * What: three named roots, "map", "load" and "life", and the blocks of the map.
- * Why sizes are of whole cache lines: a line is only ever stored to by whoever holds the one lock that covers it.
+ * Why sizes are of whole cache lines: a line is only ever stored to by whoever holds the one lock that
+ * covers it.
  */
 #ifndef KV_DURABLE_H
 #define KV_DURABLE_H
@@ -23,7 +24,8 @@ PHEAP_DECLARE(struct kv_entry, 3);
 PHEAP_DECLARE(struct kv_load, 5);
 PHEAP_DECLARE(struct kv_life, 6);
 
-/* Who wrote a record last: nobody (put by hand), or step `step` of load number `load`. Beside the value, not in it. */
+/* Who wrote a record last: nobody (put by hand), or step `step` of load number `load`. Beside the value,
+ * not in it. */
 struct kv_stamp {
 	uint64_t load; /* 0: by hand */
 	uint64_t step;
@@ -71,8 +73,8 @@ struct kv_load {
 
 /* What became of the heap's users. */
 struct kv_life {
-	uint64_t kill_count;   /* opens that found a heap that was not closed */
-	uint64_t inside_count; /* of them: in the middle of a transaction */
+	uint64_t kill_count;		    /* opens that found a heap that was not closed */
+	uint64_t inside_count;		    /* of them: in the middle of a transaction */
 	uint64_t back_count, forward_count; /* transactions undone and completed */
 	uint64_t recovery_ns_max;
 	uint64_t reserved[3];

@@ -2,8 +2,8 @@
  *
  * input.c: see input.h.
  *
- * Why read and not mapped: a file that another program shortens meanwhile would kill a mapper, and the keys and values
- * must stay the same for the whole load.
+ * Why read and not mapped: a file that another program shortens meanwhile would kill a mapper, and the keys
+ * and values must stay the same for the whole load.
  */
 #define _GNU_SOURCE
 #include "input.h"
@@ -143,7 +143,8 @@ static int dpkg_split(struct kv_input *input, const char *path)
 		}
 		record.key = field_get(record.value, "Package:");
 		if (record.key.n == 0)
-			return refuse(path, &record, "a paragraph has no field Package; is this a file of dpkg?");
+			return refuse(path, &record,
+				      "a paragraph has no field Package; is this a file of dpkg?");
 		rc = record_add(input, &room, record);
 		if (rc)
 			return rc;
@@ -192,8 +193,9 @@ static void keys_sort(struct kv_input *input)
 
 static bool key_repeats(const struct kv_input *input, size_t place)
 {
-	return place + 1 < input->count && kv_bytes_compare(input->records[input->by_key[place]].key,
-							    input->records[input->by_key[place + 1]].key) == 0;
+	return place + 1 < input->count &&
+	       kv_bytes_compare(input->records[input->by_key[place]].key,
+				input->records[input->by_key[place + 1]].key) == 0;
 }
 
 static size_t key_qualify(struct kv_record *record, char *to)

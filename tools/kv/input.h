@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * input.h: a file of records, read into memory: what `load` writes into a heap and `verify` compares with one.
+ * input.h: a file of records, read into memory: what `load` writes into a heap and `verify` compares with
+ * one.
  *
  * Invariants
  *   I1  Keys are unique, 1 to KV_KEY_MAX bytes; a file that cannot give such keys is refused.
@@ -12,7 +13,7 @@
 #include "map.h"
 
 enum kv_format {
-	KV_DPKG,  /* paragraphs between blank lines; key: Package, or Package:Architecture where that is not unique */
+	KV_DPKG,  /* paragraphs; key: Package, or Package:Architecture where that is not unique */
 	KV_LINES, /* KEY, a tab, VALUE, a newline */
 };
 
@@ -25,9 +26,9 @@ struct kv_input {
 	size_t size;
 	struct kv_record *records; /* in the file's order */
 	size_t count;
-	uint32_t *by_key; /* indexes of records, sorted by key */
-	char *made_keys;  /* keys that are not in the file as such */
-	uint64_t hash;	  /* of the file and its format */
+	uint32_t *by_key;  /* indexes of records, sorted by key */
+	char *made_keys;   /* keys that are not in the file as such */
+	uint64_t hash;	   /* of the file and its format */
 	size_t value_size; /* bytes of all values */
 };
 

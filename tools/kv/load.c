@@ -116,8 +116,8 @@ size_t kv_load_room(const struct kv_input *input)
 	return 2 * largest;
 }
 
-/* What CHANGE writes: the record's bytes from somewhere on, over and over, of a length up to twice its own: so blocks of
- * other sizes come and go. */
+/* What CHANGE writes: the record's bytes from somewhere on, over and over, of a length up to twice its own:
+ * so blocks of other sizes come and go. */
 static struct kv_bytes changed_value(const struct kv_record *record, uint64_t number, char *buffer)
 {
 	struct kv_bytes value = record->value;
@@ -139,8 +139,8 @@ static struct kv_bytes changed_value(const struct kv_record *record, uint64_t nu
 	return (struct kv_bytes){buffer, n};
 }
 
-enum kv_expect kv_load_expect(const struct kv_load *load, const struct kv_input *input, size_t i, char *buffer,
-			      struct kv_bytes *ret)
+enum kv_expect kv_load_expect(const struct kv_load *load, const struct kv_input *input, size_t i,
+			      char *buffer, struct kv_bytes *ret)
 {
 	uint64_t slice = i % KV_SLICE_COUNT, place = i / KV_SLICE_COUNT;
 	uint64_t length = slice_length(input->count, slice), done = slice_done(&load->slices[slice]);
@@ -150,9 +150,13 @@ enum kv_expect kv_load_expect(const struct kv_load *load, const struct kv_input 
 	if (steps == 0)
 		return KV_UNTOUCHED;
 	switch (step_kind(steps - 1)) {
-	case CHANGE: *ret = changed_value(&input->records[i], steps - 1, buffer); return KV_PRESENT;
-	case DELETE: return KV_ABSENT;
-	default: return KV_PRESENT;
+	case CHANGE:
+		*ret = changed_value(&input->records[i], steps - 1, buffer);
+		return KV_PRESENT;
+	case DELETE:
+		return KV_ABSENT;
+	default:
+		return KV_PRESENT;
 	}
 }
 
@@ -164,9 +168,12 @@ static bool record_is_ready(const struct kv_entry *entry, const struct step *ste
 	bool ours = entry && entry->stamp.load == load;
 
 	switch (step_kind(step->number)) {
-	case PUT: return !ours;
-	case PUT_BACK: return !entry;
-	default: return ours && entry->stamp.step == step->number - 1;
+	case PUT:
+		return !ours;
+	case PUT_BACK:
+		return !entry;
+	default:
+		return ours && entry->stamp.step == step->number - 1;
 	}
 }
 
@@ -189,10 +196,13 @@ static int step_change_map(pheap_tx *tx, const struct step *step)
 	if (!record_is_ready(kv_map_get(run->store->h, map, record->key), step, run->number))
 		return -ESTALE;
 	switch (step_kind(step->number)) {
-	case DELETE: return kv_map_delete(tx, map, record->key);
+	case DELETE:
+		return kv_map_delete(tx, map, record->key);
 	case CHANGE:
-		return kv_map_put(tx, map, record->key, changed_value(record, step->number, step->worker->buffer), stamp);
-	default: return kv_map_put(tx, map, record->key, record->value, stamp);
+		return kv_map_put(tx, map, record->key,
+				  changed_value(record, step->number, step->worker->buffer), stamp);
+	default:
+		return kv_map_put(tx, map, record->key, record->value, stamp);
 	}
 }
 
@@ -229,7 +239,8 @@ static void step_fail(const struct step *step, int rc)
 	if (!atomic_compare_exchange_strong(&run->rc, &none, rc))
 		return;
 	if (rc == -ESTALE)
-		fprintf(stderr, "pheap-kv: %.*s: is not as step %llu of the load left it: work was lost, repeated, or done by others\n",
+		fprintf(stderr,
+			"pheap-kv: %.*s: not as step %llu left it: work was lost, repeated, or done by others\n",
 			n, step->record->key.p, (unsigned long long)step->number);
 	else
 		kv_store_fail(run->store, rc, "load");
@@ -320,7 +331,8 @@ static int workers_run(struct run *run, struct worker *workers)
 		struct worker *worker = &workers[started];
 		int rc;
 
-		*worker = (struct worker){.run = run, .idx = started, .buffer = malloc(kv_load_room(run->input))};
+		*worker = (struct worker){
+			.run = run, .idx = started, .buffer = malloc(kv_load_room(run->input))};
 		atomic_fetch_add(&run->worker_count, 1);
 		rc = worker->buffer ? pthread_create(&worker->thread, NULL, worker_main, worker) : ENOMEM;
 		if (rc) {
@@ -352,12 +364,9 @@ static double seconds_now(void)
 
 static void start_tell(const struct run *run)
 {
-	const struct pheap_info *info = &run->store->info;
 	uint64_t done = kv_load_done(run->store->load);
 
-	if (kv_store_was_killed(run->store))
-		printf("after a kill: %llu undone, %llu completed, in %llu us\n", (unsigned long long)info->recovered_back,
-		       (unsigned long long)info->recovered_forward, (unsigned long long)info->recovery_ns / 1000);
+	kv_store_tell_recovery(run->store);
 	printf("%s at %llu transactions\n", done ? "going on" : "starting", (unsigned long long)done);
 	fflush(stdout);
 }
@@ -370,7 +379,8 @@ int kv_load(struct kv_store *store, const struct kv_input *input, const struct k
 	int rc = workers ? pheap_run(store->h, 0, job_begin, &run) : -ENOMEM;
 
 	if (rc == -EBUSY)
-		fprintf(stderr, "pheap-kv: a load of another input is not finished: finish it first, or give --again\n");
+		fprintf(stderr,
+			"pheap-kv: a load of another input is not finished: finish it, or give --again\n");
 	else if (rc)
 		kv_store_fail(store, rc, "load");
 	if (rc == 0) {
@@ -382,8 +392,9 @@ int kv_load(struct kv_store *store, const struct kv_input *input, const struct k
 		uint64_t done = atomic_load(&run.done);
 		double seconds = seconds_now() - start;
 
-		printf("loaded %zu records, %zu bytes; %llu transactions in %.2f s, %.0f in a second\n", input->count,
-		       input->value_size, (unsigned long long)done, seconds, seconds > 0 ? (double)done / seconds : 0.0);
+		printf("loaded %zu records, %zu bytes; %llu transactions in %.2f s, %.0f in a second\n",
+		       input->count, input->value_size, (unsigned long long)done, seconds,
+		       seconds > 0 ? (double)done / seconds : 0.0);
 	}
 	return rc;
 }

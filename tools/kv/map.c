@@ -62,7 +62,8 @@ const struct kv_entry *kv_map_get(const pheap *h, const struct kv_map *map, stru
 	return entry;
 }
 
-/* Doubles the table, in the caller's transaction. The new table is fresh, so only the links of the records are logged. */
+/* Doubles the table, in the caller's transaction. The new table is fresh, so only the links of the records
+ * are logged. */
 static int shard_grow(pheap_tx *tx, const struct kv_shard *shard)
 {
 	uint64_t old_count = shard->bucket_count, count = old_count ? 2 * old_count : BUCKET_COUNT_MIN;
@@ -114,8 +115,8 @@ static int entry_fill(pheap_tx *tx, struct kv_entry *entry, struct kv_bytes valu
 	return 0;
 }
 
-static int entry_add(pheap_tx *tx, const struct kv_shard *shard, struct kv_bytes key, uint64_t hash, struct kv_bytes value,
-		     struct kv_stamp stamp)
+static int entry_add(pheap_tx *tx, const struct kv_shard *shard, struct kv_bytes key, uint64_t hash,
+		     struct kv_bytes value, struct kv_stamp stamp)
 {
 	struct kv_entry *entry;
 	struct kv_bucket *bucket;
@@ -141,8 +142,8 @@ static int entry_add(pheap_tx *tx, const struct kv_shard *shard, struct kv_bytes
 	return 0;
 }
 
-static int entry_change(pheap_tx *tx, const struct kv_shard *shard, const struct kv_entry *old, struct kv_bytes value,
-			struct kv_stamp stamp)
+static int entry_change(pheap_tx *tx, const struct kv_shard *shard, const struct kv_entry *old,
+			struct kv_bytes value, struct kv_stamp stamp)
 {
 	struct kv_shard *to = PHEAP_MODIFY(tx, shard);
 	struct kv_entry *entry = PHEAP_MODIFY(tx, old);
@@ -156,13 +157,15 @@ static int entry_change(pheap_tx *tx, const struct kv_shard *shard, const struct
 	return rc ? rc : entry_fill(tx, entry, value, stamp);
 }
 
-int kv_map_put(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key, struct kv_bytes value, struct kv_stamp stamp)
+int kv_map_put(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key, struct kv_bytes value,
+	       struct kv_stamp stamp)
 {
 	uint64_t hash = kv_hash(key);
 	const struct kv_shard *shard = shard_of(map, hash);
 	const struct kv_entry *old = kv_map_get(pheap_heap(tx), map, key);
 
-	return old ? entry_change(tx, shard, old, value, stamp) : entry_add(tx, shard, key, hash, value, stamp);
+	return old ? entry_change(tx, shard, old, value, stamp)
+		   : entry_add(tx, shard, key, hash, value, stamp);
 }
 
 int kv_map_delete(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key)
@@ -193,7 +196,8 @@ int kv_map_delete(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key)
 	return pheap_error(tx);
 }
 
-int kv_map_each(const pheap *h, const struct kv_map *map, int (*fn)(const struct kv_entry *entry, void *arg), void *arg)
+int kv_map_each(const pheap *h, const struct kv_map *map, int (*fn)(const struct kv_entry *entry, void *arg),
+		void *arg)
 {
 	for (uint32_t i = 0; i < KV_SHARD_COUNT; i++) {
 		const struct kv_shard *shard = &map->shards[i];

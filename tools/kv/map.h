@@ -2,14 +2,16 @@
  *
  * map.h: a hash map in a pheap: keys are strings, values are bytes.
  *
- * What: KV_SHARD_COUNT small tables, each with a lock key of its own (the shard's offset) and its own counters.
- * Why shards and not one table: a transaction that grows a table excludes one part in 64 of the others, never all of
- * them, and a counter is only ever stored to by whoever holds its shard.
+ * What: KV_SHARD_COUNT small tables, each with a lock key of its own (the shard's offset) and its own
+ * counters.
+ * Why shards and not one table: a transaction that grows a table excludes one part in 64 of the others,
+ * never all of them, and a counter is only ever stored to by whoever holds its shard.
  *
  * Invariants
  *   M1  A record of hash h is in shard h >> 58, in bucket h & (bucket_count - 1) of it; each key once.
  *   M2  record_count, key_size, value_size of a shard are those of the records in it.
- *   M3  Everything of a shard is read and changed only under its lock, or in a transaction that excludes writers.
+ *   M3  Everything of a shard is read and changed only under its lock, or in a transaction that excludes
+ *       writers.
  */
 #ifndef KV_MAP_H
 #define KV_MAP_H
@@ -36,12 +38,15 @@ const struct kv_entry *kv_map_get(const pheap *h, const struct kv_map *map, stru
 struct kv_bytes kv_entry_key(const struct kv_entry *entry);
 struct kv_bytes kv_entry_value(const pheap *h, const struct kv_entry *entry);
 
-/* In a transaction that locked the record's key. A code has doomed the transaction, except -ENOENT: no such record. */
-int kv_map_put(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key, struct kv_bytes value, struct kv_stamp stamp);
+/* In a transaction that locked the record's key. A code has doomed the transaction, except -ENOENT: no such
+ * record. */
+int kv_map_put(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key, struct kv_bytes value,
+	       struct kv_stamp stamp);
 int kv_map_delete(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key);
 
 /* Calls fn for each record, in no order, until it gives something other than 0, and gives that. */
-int kv_map_each(const pheap *h, const struct kv_map *map, int (*fn)(const struct kv_entry *entry, void *arg), void *arg);
+int kv_map_each(const pheap *h, const struct kv_map *map, int (*fn)(const struct kv_entry *entry, void *arg),
+		void *arg);
 
 /* Sums over all shards; buckets is 0. */
 void kv_map_sum(const struct kv_map *map, struct kv_shard *ret);

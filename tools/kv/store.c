@@ -10,7 +10,8 @@ static const struct pheap_type *types_get(uint64_t *ret_count)
 {
 	static uint32_t shard_offs[KV_SHARD_COUNT];
 	static const uint32_t bucket_offs[] = {offsetof(struct kv_bucket, first)};
-	static const uint32_t entry_offs[] = {offsetof(struct kv_entry, next), offsetof(struct kv_entry, value)};
+	static const uint32_t entry_offs[] = {offsetof(struct kv_entry, next),
+					      offsetof(struct kv_entry, value)};
 	static const struct pheap_type types[] = {
 		{PHEAP_TYPE(struct kv_map), 8, sizeof(struct kv_map), "map", shard_offs, KV_SHARD_COUNT},
 		{PHEAP_TYPE(struct kv_bucket), 8, sizeof(struct kv_bucket), "bucket", bucket_offs, 1},
@@ -36,9 +37,21 @@ int kv_store_fail(const struct kv_store *store, int rc, const char *what)
 	return rc;
 }
 
-int kv_store_was_killed(const struct kv_store *store)
+static int was_killed(const struct kv_store *store)
 {
 	return !store->info.was_clean && store->info.recovery_ns > 0;
+}
+
+void kv_store_tell_recovery(const struct kv_store *store)
+{
+	const struct pheap_info *info = &store->info;
+
+	if (!was_killed(store))
+		return;
+	printf("after a kill: %llu undone, %llu completed, in %llu us\n",
+	       (unsigned long long)info->recovered_back, (unsigned long long)info->recovered_forward,
+	       (unsigned long long)info->recovery_ns / 1000);
+	fflush(stdout);
 }
 
 static int life_write(pheap_tx *tx, struct kv_store *store)
@@ -66,7 +79,7 @@ static int roots_make(pheap_tx *tx, void *arg)
 	store->life = PHEAP_ROOT(tx, "life", struct kv_life);
 	if (!store->map || !store->load || !store->life)
 		return pheap_error(tx);
-	return kv_store_was_killed(store) ? life_write(tx, store) : 0; /* S1 */
+	return was_killed(store) ? life_write(tx, store) : 0; /* S1 */
 }
 
 static int roots_get(struct kv_store *store, enum kv_open how)
@@ -108,8 +121,8 @@ int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint
 		return open_fail(ret, rc, path);
 	/* a heap without a layout name opens under any: its roots are somebody else's */
 	if (strcmp(ret->info.layout, KV_LAYOUT) != 0) {
-		fprintf(stderr, "pheap-kv: %s: this heap was not made by pheap-kv (its layout is \"%s\")\n", path,
-			ret->info.layout);
+		fprintf(stderr, "pheap-kv: %s: this heap was not made by pheap-kv (its layout is \"%s\")\n",
+			path, ret->info.layout);
 		(void)pheap_close(ret->h);
 		ret->h = NULL;
 		return PHEAP_ELAYOUT;

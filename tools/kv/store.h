@@ -3,7 +3,8 @@
  * store.h: a heap file with pheap-kv's roots, opened.
  *
  * Invariant
- *   S1  Whoever opens for writing has written into "life" what the open recovered, before it changes anything else.
+ *   S1  Whoever opens for writing has written into "life" what the open recovered, before it changes
+ *       anything else.
  */
 #ifndef KV_STORE_H
 #define KV_STORE_H
@@ -29,8 +30,8 @@ struct kv_store {
 int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size);
 int kv_store_close(struct kv_store *store);
 
-/* The last open met a heap that was not closed: its user was killed. */
-int kv_store_was_killed(const struct kv_store *store);
+/* A line on stdout if the heap had not been closed: its user was killed. */
+void kv_store_tell_recovery(const struct kv_store *store);
 
 /* Tells what failed on stderr, in the library's words; gives rc. */
 int kv_store_fail(const struct kv_store *store, int rc, const char *what);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * self.c: parts of a bench in a fresh process: this program, started anew.
+ *
+ * Why not a fork alone: it inherits what the parent has loaded, touched and freed, and that is measured here.
+ * Protocol: pheap-bench --self PART ARG1 ARG2 ARG3 FD PARENT; the result is written to FD.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+static _Noreturn void self_exec(const char *const args[4], int fd, pid_t parent)
+{
+	char program[] = "pheap-bench", mode[] = "--self", out[16], pid[16];
+	char *argv[9] = {program, mode};
+
+	for (unsigned i = 0; i < 4; i++)
+		argv[2 + i] = (char *)(uintptr_t)args[i];
+	snprintf(out, sizeof(out), "%d", fd);
+	snprintf(pid, sizeof(pid), "%d", (int)parent);
+	argv[6] = out;
+	argv[7] = pid;
+	execv("/proc/self/exe", argv);
+	_exit(127);
+}
+
+int bench_self_run(const char *const args[4], void *ret, size_t n)
+{
+	pid_t parent = getpid(), pid;
+	int fds[2], status;
+	ssize_t got;
+
+	if (pipe(fds))
+		bench_die("pipe: %s", strerror(errno));
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		bench_die("fork: %s", strerror(errno));
+	if (!pid) {
+		close(fds[0]);
+		self_exec(args, fds[1], parent);
+	}
+	close(fds[1]);
+	while ((got = read(fds[0], ret, n)) < 0 && errno == EINTR)
+		;
+	close(fds[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return got == (ssize_t)n ? status : -1;
+}
+
+int bench_self_main(char **argv)
+{
+	int fd = atoi(argv[4]);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != atoi(argv[5])) /* it died before the line above */
+		return 1;
+	bench_pin();
+	if (!strcmp(argv[0], "life"))
+		return bench_life_self(argv + 1, fd);
+	if (!strcmp(argv[0], "memory"))
+		return bench_memory_self(argv[1], fd);
+	return 1;
+}

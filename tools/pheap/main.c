@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * main.c: the pheap command: chooses the subcommand; `create` is here, because it is one call of the library.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "heap_file.h"
+#include "pheap.h"
+
+#ifndef PHEAP_COMMAND_VERSION
+#define PHEAP_COMMAND_VERSION "unknown"
+#endif
+
+static const char usage_text[] =
+	"Usage: pheap create [--size N] [--max N] [--layout NAME] [--lanes N] [--members N] FILE\n"
+	"       pheap info [--json] FILE\n"
+	"       pheap dump FILE [WHAT]\n"
+	"\n"
+	"  create  make a new, empty heap in FILE, which must not exist\n"
+	"  info    sizes, fill, fragmentation, types and attached processes; changes nothing\n"
+	"  dump    one structure of the file, by name or by offset; without WHAT: what there is\n"
+	"\n"
+	"      --size N      bytes to begin with (K, M, G, T: powers of 1024)\n"
+	"      --max N       bytes it may grow to; cannot be changed later\n"
+	"      --layout NAME name of the data's layout, at most 63 bytes\n"
+	"      --lanes N     threads that can use it at once\n"
+	"      --members N   processes that can be attached at once\n"
+	"      --json        one JSON object\n"
+	"      --help, --version\n"
+	"\n"
+	"Exit code: 0 done, 1 failed, 2 usage. To check a heap, see pheap-fsck(8).\n";
+
+static uint64_t size_option(const char *name, const char *text, uint64_t max)
+{
+	uint64_t n;
+
+	if (!size_parse(text, &n) || !n || n > max)
+		usage_fail("%s %s: give a number above 0, with K, M, G or T behind it if you like", name,
+			   text);
+	return n;
+}
+
+int command_create(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"size", required_argument, NULL, 's'},
+		{"max", required_argument, NULL, 'm'},
+		{"layout", required_argument, NULL, 'l'},
+		{"lanes", required_argument, NULL, 'n'},
+		{"members", required_argument, NULL, 'p'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	struct pheap_options opt = PHEAP_OPTIONS_INIT;
+	struct pheap_info info;
+	pheap *h;
+	int c, rc;
+
+	opt.durability = PHEAP_PROCESS;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+		switch (c) {
+		case 's':
+			opt.initial_size = size_option("--size", optarg, PHD_SIZE_MAX);
+			break;
+		case 'm':
+			opt.max_size = size_option("--max", optarg, PHD_SIZE_MAX);
+			break;
+		case 'l':
+			opt.layout = optarg;
+			break;
+		case 'n':
+			opt.lane_count = (uint32_t)size_option("--lanes", optarg, PHD_LANE_MAX);
+			break;
+		case 'p':
+			opt.member_count = (uint32_t)size_option("--members", optarg, PHD_MEMBER_MAX);
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			return 0;
+		default:
+			usage_fail("create: unknown option or missing value");
+		}
+	if (argc - optind != 1)
+		usage_fail("create: give one file");
+	rc = pheap_open(argv[optind], PHEAP_CREATE | PHEAP_EXCL, &opt, &h);
+	if (rc)
+		fail("%s", *pheap_error_detail(NULL) ? pheap_error_detail(NULL) : pheap_strerror(rc));
+	rc = pheap_info(h, &info, sizeof info);
+	if (!rc)
+		printf("%s: created, %llu bytes, may grow to %llu\n", argv[optind], (ull)info.file_size,
+		       (ull)info.max_size);
+	rc = pheap_close(h);
+	if (rc)
+		fail("%s: created, but closing it failed: %s", argv[optind], pheap_strerror(rc));
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} commands[] = {{"create", command_create}, {"info", command_info}, {"dump", command_dump}};
+	int rc;
+
+	if (argc < 2)
+		usage_fail("no command given");
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+		fputs(usage_text, stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		uint32_t v = pheap_version();
+
+		printf("pheap " PHEAP_COMMAND_VERSION ", library %u.%u.%u\n", v >> 16, v >> 8 & 0xff,
+		       v & 0xff);
+		return 0;
+	}
+	for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		rc = commands[i].run(argc - 1, argv + 1);
+		return fflush(stdout) == EOF ? EXIT_FAILED : rc;
+	}
+	usage_fail("unknown command '%s'", argv[1]);
+}
