@@ -67,7 +67,7 @@ static bool cycle_from(const struct pheap *h, uint32_t at, uint32_t target, unsi
 	stripe--;
 	if (at > *highest)
 		*highest = at;
-	*sum = *sum * 31 + PHD_STATE_GEN(h->lanes[at].state) * 64 + at;
+	*sum = *sum * 31 + PHD_STATE_GEN(__atomic_load_n(&h->lanes[at].state, __ATOMIC_ACQUIRE)) * 64 + at;
 	word = __atomic_load_n(stripe_word(h, stripe), __ATOMIC_ACQUIRE);
 	if (ph_word_held(h, word) && PHD_WORD_LANE(word) != at) {
 		uint32_t next = PHD_WORD_LANE(word);

@@ -150,7 +150,7 @@ void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 		return modify_refuse(tx);
 	off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
 	/* Within one line of the heap (n = 0 wraps to a large number), nothing special pending, room for any such record. */
-	if (__builtin_expect(n - 1 > 63 - off % 64 || tx->modify_long || off < tx->h->data_off || off >= tx->h->data_end ||
+	if (__builtin_expect(n - 1 > 63 - off % 64 || tx->modify_long || off < tx->h->data_off || off >= __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) ||
 			     tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit, 0))
 		return modify_long(tx, p, n);
 	if (n == 8) {
@@ -182,7 +182,7 @@ int pheap_store(pheap_tx *tx, const void *dst, const void *src, size_t n)
 		/* One store, so that a reader without locks never sees half a word. */
 		memcpy(&word, src, 8);
 		__atomic_store_n((uint64_t *)p, word, __ATOMIC_RELAXED);
-	} else {
+	} else if (n) {
 		memmove(p, src, n);
 	}
 	return 0;

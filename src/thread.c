@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "error.h"
+#include "member.h"
 #include "reserve.h"
 
 __thread struct ph_thread ph_thread;
@@ -71,7 +72,8 @@ static void lane_release(pheap_tx *tx)
 		__atomic_store_n(&tx->lane->owner, 0, __ATOMIC_RELEASE);
 }
 
-static int lane_claim(pheap_tx *tx)
+/* 0, -EUSERS without a sentence, or PHEAP_ECORRUPT. */
+static int lane_try(pheap_tx *tx)
 {
 	struct pheap *h = tx->h;
 	uint64_t owner = h->member_id << 16 | (h->slot + 1);
@@ -101,6 +103,22 @@ static int lane_claim(pheap_tx *tx)
 		tx->log.ext_set = lane->ext_off != 0;
 		return 0;
 	}
+	return -EUSERS;
+}
+
+/* The dead keep their lanes until somebody meets their locks; who finds no lane asks for them. */
+static int lane_claim(pheap_tx *tx)
+{
+	struct pheap *h = tx->h;
+	int rc = lane_try(tx);
+
+	for (uint32_t slot = 0; rc == -EUSERS && slot < h->super.member_count; slot++)
+		if (ph_member_check(h, slot) == 1)
+			rc = lane_try(tx);
+	if (rc == -EUSERS)
+		rc = lane_try(tx); /* somebody else may just have recovered one */
+	if (rc != -EUSERS)
+		return rc;
 	return ph_error(h, -EUSERS,
 			"all %u lanes of the heap are in use (one per thread); create it with a larger lane_count",
 			h->super.lane_count);

@@ -370,6 +370,59 @@ Test(locks, deadlock_of_two)
 	heap_drop(h);
 }
 
+/* Readers that all want to become the writer, over two keys: all but one at a time must give way. */
+struct upgrade {
+	pheap *h;
+	uint64_t *word;
+	uint64_t keys[2];
+	uint64_t seed;
+};
+
+static int upgrade_body(pheap_tx *tx, void *arg)
+{
+	struct upgrade *u = arg;
+
+	if (pheap_lock_shared(tx, u->keys, 2))
+		return pheap_error(tx);
+	uint64_t seen = *(volatile uint64_t *)u->word;
+	if (random_next(&u->seed) % 2)
+		sched_yield();
+	if (pheap_lock(tx, &u->keys[random_next(&u->seed) % 2], 1) || pheap_lock(tx, u->keys, 2))
+		return pheap_error(tx);
+	return pheap_store(tx, u->word, &(uint64_t){seen + 1}, 8);
+}
+
+static int upgrade_run(void *arg)
+{
+	struct upgrade *u = arg;
+
+	for (int i = 0; i < 100; i++) {
+		int rc = pheap_run(u->h, PHEAP_CONCURRENT, upgrade_body, u);
+		if (rc)
+			fprintf(stderr, "run: %d %s\n", rc, pheap_error_detail(u->h));
+		CHECK(rc == 0);
+	}
+	return 0;
+}
+
+Test(locks, upgrades_by_many)
+{
+	enum { THREADS = 6 };
+	struct upgrade upgrades[THREADS];
+	pthread_t threads[THREADS];
+	pheap *h = heap_with_timeout(LOCKS_LONG_MS);
+	uint64_t *word = (uint64_t *)(void *)block_make(h, 8, 1);
+
+	for (uint64_t i = 0; i < THREADS; i++) {
+		upgrades[i] = (struct upgrade){h, word, {1, 2}, i};
+		threads[i] = thread_start(upgrade_run, &upgrades[i]);
+	}
+	for (int i = 0; i < THREADS; i++)
+		cr_expect_eq(thread_join(threads[i]), 0);
+	cr_assert_eq(*word, THREADS * 100, "%lu", (unsigned long)*word);
+	heap_drop(h);
+}
+
 Test(locks, wrong_arguments)
 {
 	pheap *h = heap_make();

@@ -5,9 +5,8 @@
  * Why not the library: fixtures must be able to hold states that no library would write, to the byte.
  *
  * The base image (256 KiB): chunks 0-1 journal; 2 a run of root entries; 3 a run of type rows; 4-5 a run of
- * `node` (type 7, 48 bytes,
- * pointers at 0 and 40); 6-8 an extent, untyped; 10-12 an extent of type 9; 13 a run of 320-byte blocks; the
- * others free.
+ * `node` (type 7, 48 bytes, pointers at 0 and 40); 6-8 an extent, untyped; 10-12 an extent of type 9; 13 a
+ * run of 320-byte blocks; the others free.
  */
 #ifndef TEST_IMAGE_H
 #define TEST_IMAGE_H

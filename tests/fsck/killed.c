@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * killed.c: pheap-fsck -y killed at each of its writes, before it and in the middle of it; the next run must
- * end with the same bytes
- * as one that was left alone. Names the order notes fsck-dirty, fsck-undo-idle, fsck-owner-last, fsck-relink
- * and fsck-clean.
+ * end with the same bytes as one that was left alone. Names the order notes fsck-dirty, fsck-undo-idle,
+ * fsck-owner-last, fsck-relink and fsck-clean.
  */
 #include <signal.h>
 #include <stdio.h>

@@ -4,8 +4,8 @@
  *
  * Invariants
  *   B1  f->desc is consistent: every CONT leads to its head, every head is possible and ends below
- *       chunk_count (pass 3 saw to it, or
- *       the answer was no: then these functions say "no block" and stay within bounds).
+ *       chunk_count (pass 3 saw to it, or the answer was no: then these functions say "no block" and stay
+ *       within bounds).
  */
 #include "fsck.h"
 

@@ -6,8 +6,8 @@
  * Invariants
  *   I1  A page of the overlay hides the file's: later reads see what was "written".
  *   I2  ORDER(fsck-dirty): {not clean} durable before the first repair of a clean heap. Crash between: the
- *       heap says not clean and the
- *       next run checks everything, also without -f. Pairs with pass_super, which reads it.
+ *       heap says not clean and the next run checks everything, also without -f. Pairs with pass_super,
+ *       which reads it.
  *   I3  A short read gives zeros; only an error of the device ends the run.
  */
 #define _GNU_SOURCE
@@ -209,8 +209,7 @@ static void overlay_write(struct fsck *f, uint64_t off, const unsigned char *p, 
 
 #ifdef FSCK_DIE_AFTER
 /* Only in the program that the tests build: the run dies by SIGKILL at write number PHEAP_FSCK_DIE_AFTER
- * (from 1), before it or, with
- * PHEAP_FSCK_DIE_TORN, with its first half in the file. */
+ * (from 1), before it or, with PHEAP_FSCK_DIE_TORN, with its first half in the file. */
 static size_t die_maybe(size_t n)
 {
 	static unsigned long count;

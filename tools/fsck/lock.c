@@ -3,8 +3,7 @@
  * lock.c: keeps openers away while the heap is checked, and tells who is attached.
  *
  * Why the gate alone: whoever opens or closes holds it exclusively, so nobody can become attached while we
- * have it; who is attached
- * already shows on the byte "anyone".
+ * have it; who is attached already shows on the byte "anyone".
  */
 #define _GNU_SOURCE
 #include <errno.h>

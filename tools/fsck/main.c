@@ -7,8 +7,8 @@
  *
  * Invariants
  *   M1  ORDER(fsck-clean): every repair durable before {clean}. Crash between: the heap says not clean, and
- *       the next run checks it all
- *       again. Pairs with image_write_state. The state is not marked clean while an error is left.
+ *       the next run checks it all again. Pairs with image_write_state. The state is not marked clean while
+ *       an error is left.
  *   M2  Every write can be the last one of a killed run: what is repaired stays so, what is not is found
  *       again.
  */

@@ -4,9 +4,8 @@
  *
  * Needs:  the file open and the gate taken (image.c, lock.c).
  * Checks: both superblock copies and every field of the geometry; both state copies; whether this is the
- *         file and the boot in which
- *         the heap was last open; the heap head's magic number and chunk count against the file's size and
- *         the descriptors.
+ *         file and the boot in which the heap was last open; the heap head's magic number and chunk count
+ *         against the file's size and the descriptors.
  * Gives:  f->super, which address arithmetic may trust; f->state; f->chunk_count, whose chunks and directory
  *         are in the file.
  *

@@ -4,13 +4,12 @@
  *
  * Needs:  f->chunk_count, whose descriptors and bitmaps are in the file; the journal done.
  * Checks: each descriptor is possible; each chunk of a run or extent is a CONT of its head and nothing else
- *         is; none overlap; the
- *         first chunks are the journal's.
+ *         is; none overlap; the first chunks are the journal's.
  * Gives:  f->desc and f->bits in memory.
  *
  * Where two claim a chunk, both keep what is surely theirs: the first is cut where the second begins. Each
- * repair is one word or a
- * row of words that the next walk finds again, so a killed run is taken up where it ended.
+ * repair is one word or a row of words that the next walk finds again, so a killed run is taken up where it
+ * ended.
  */
 #include "fsck.h"
 

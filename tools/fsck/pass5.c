@@ -8,9 +8,8 @@
  * Gives:  lists that end, in which each name is found once.
  *
  * A list is repaired by one store into the link that leads to the bad entry. Entries that fall out of a list
- * by that are found again as
- * orphans, in order of their offsets, by this run or by the next one: the result does not depend on where a
- * run was killed.
+ * by that are found again as orphans, in order of their offsets, by this run or by the next one: the result
+ * does not depend on where a run was killed.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -5,13 +5,11 @@
  * Needs:  every lane idle (pass 2); nobody attached: then no word here belongs to anybody, and nothing in it
  *         is trusted.
  * Checks: poison; attachment numbers against the durable limit; lock words that a lane to come could take
- *         for its own; rows of members,
- *         owners and notes of lanes.
+ *         for its own; rows of members, owners and notes of lanes.
  * Gives:  a heap that the next opener finds as the last closer would have left it.
  *
  * Order among these stores does not matter but for the limit (fsck-limit): each is a word that means nothing
- * while
- * nobody is attached.
+ * while nobody is attached.
  */
 #include <stdlib.h>
 
@@ -51,8 +49,7 @@ static void attachment_check(struct fsck *f)
 		     (ull)f->state.attachment_limit) ||
 	    max >= 1ull << 46)
 		return; /* so large a number was never given out: the row goes, the limit stays */
-	/* ORDER(fsck-limit): the limit durable before the row that shows it goes. Crash between: found
-	 * again. */
+	/* ORDER(fsck-limit): limit durable before the row that shows it goes. Crash between: as before. */
 	f->state.attachment_limit = max + 1;
 	image_write_state(f, false);
 }

@@ -4,8 +4,7 @@
  *
  * Needs:  f->desc, f->bits, f->seen.
  * Checks: the list of rows: links, rings, fields, each number once. With -f or -v: each declared pointer
- *         field of each block that is
- *         large enough for its type is 0 or the start of an allocated block.
+ *         field of each block that is large enough for its type is 0 or the start of an allocated block.
  * Gives:  a table that ends. Pointers are only reported: what they should be nobody knows.
  *
  * Only the first element of a block is looked at: how many an array has is not written down.

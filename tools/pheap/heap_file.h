@@ -3,8 +3,7 @@
  * heap_file.h: a heap file as `pheap info` and `pheap dump` see it: by pread alone.
  *
  * Why not through the library: looking must not attach, recover or change anything, and must work on a
- * damaged file
- * and beside a running program. Numbers of a heap in use are those of a moment.
+ * damaged file and beside a running program. Numbers of a heap in use are those of a moment.
  *
  * Invariants
  *   P1  Nothing here writes.

@@ -247,7 +247,7 @@ static void text_print(const struct heap_file *h, const struct sums *s)
 		printf("attached (the numbers above are of a moment):\n");
 		members_text(h);
 	} else if (h->state_copy < 0 || !h->state.clean) {
-		printf("Nobody is attached, but it was not closed cleanly: these are the numbers before recovery.\n"
+		printf("Nobody is attached, and it was not closed cleanly: numbers as before recovery.\n"
 		       "'pheap-fsck -n %s' says what recovery will do; opening it recovers it.\n",
 		       h->path);
 	}
