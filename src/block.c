@@ -7,6 +7,7 @@
  *       a pointer into the middle of a block, or to a free one, is -EINVAL and dooms the transaction.
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "defer.h"
 #include "error.h"
@@ -168,6 +169,19 @@ bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)
 
 /* --- the public calls ------------------------------------------------------------------------------------------------ */
 
+/* What this transaction freed counts as used until it commits: said because it surprises. */
+static void alloc_fail(pheap_tx *tx, int rc)
+{
+	char text[192];
+
+	if (rc != -ENOSPC || !tx->has_frees) {
+		ph_tx_fail(tx, rc, NULL);
+		return;
+	}
+	snprintf(text, sizeof(text), "%s", pheap_error_detail(tx->h));
+	ph_tx_fail(tx, rc, "%s; what this transaction freed can be used again after its commit", text);
+}
+
 static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t n, uint32_t type, uint64_t *ret_size)
 {
 	uint64_t off;
@@ -187,8 +201,7 @@ static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t 
 	}
 	rc = ph_block_alloc(tx, n, align, type, &off, ret_size);
 	if (rc) {
-		/* What this transaction freed counts as used until it commits: said here because it surprises. */
-		ph_tx_fail(tx, rc, NULL);
+		alloc_fail(tx, rc);
 		return NULL;
 	}
 	return tx->base + off;
@@ -285,7 +298,7 @@ static void *realloc_move(pheap_tx *tx, const struct ph_block *b, size_t n)
 		rc = ph_block_free(tx, b->off);
 	}
 	if (rc) {
-		ph_tx_fail(tx, rc, NULL);
+		alloc_fail(tx, rc);
 		return NULL;
 	}
 	return tx->base + off;

@@ -16,6 +16,7 @@
 #include "alloc.h"
 #include "error.h"
 #include "grow.h"
+#include "member.h"
 #include "tx.h"
 #include "word.h"
 
@@ -255,6 +256,10 @@ int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t al
 		if (rc != -ENOSPC || full)
 			return rc;
 		full = true;
+		/* Chunks that a dead member had claimed count as taken until somebody recovers it. */
+		rc = ph_member_check_all(h);
+		if (rc < 0)
+			return rc;
 		holes_reset(h);
 		ph_run_reclaim(tx);
 	}

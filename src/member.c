@@ -87,19 +87,26 @@ int pheap_member_alive(const pheap *h, uint64_t member)
 	return 0;
 }
 
-int pheap_recover(pheap *h, uint32_t *ret_members)
+int ph_member_check_all(struct pheap *h)
 {
-	uint32_t count = 0;
-	int rc = 0;
+	int count = 0, rc = 0;
 
-	ph_heap_check(h, "pheap_recover");
-	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
 	for (uint32_t i = 0; i < h->super.member_count && rc >= 0; i++) {
 		rc = ph_member_check(h, i);
 		count += rc == 1;
 	}
+	return rc < 0 ? rc : count;
+}
+
+int pheap_recover(pheap *h, uint32_t *ret_members)
+{
+	int rc;
+
+	ph_heap_check(h, "pheap_recover");
+	if (h->forked)
+		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+	rc = ph_member_check_all(h);
 	if (ret_members)
-		*ret_members = count;
+		*ret_members = rc > 0 ? (uint32_t)rc : 0;
 	return rc < 0 ? rc : 0;
 }

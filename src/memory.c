@@ -174,8 +174,7 @@ int pheap_store(pheap_tx *tx, const void *dst, const void *src, size_t n)
 		return ph_tx_fail(tx, -EINVAL, "pheap_store: from or to NULL");
 	p = pheap_modify(tx, dst, n);
 	if (!p)
-		return tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open ? tx->doom :
-		       ph_tx_refuse(tx, "pheap_store");
+		return ph_tx_refuse(tx, "pheap_store");
 	if (n == 8 && ((uintptr_t)p & 7) == 0) {
 		uint64_t word;
 

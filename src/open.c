@@ -133,10 +133,12 @@ static void fork_prepare(void)
 {
 	pthread_mutex_lock(&open_lock);
 	pthread_mutex_lock(&table_lock);
+	ph_thread_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+	ph_thread_fork_done();
 	pthread_mutex_unlock(&table_lock);
 	pthread_mutex_unlock(&open_lock);
 }
@@ -152,6 +154,10 @@ static void fork_child(void)
 		(void)ph_os->file_close(h->fd);
 		h->fd = -1;
 		h->forked = true;
+		/* Another thread of the parent may have held them. */
+		pthread_mutex_init(&h->lock, NULL);
+		pthread_mutex_init(&h->recovery_lock, NULL);
+		ph_thread_heap_forked(h);
 	}
 	fork_parent();
 }

@@ -296,3 +296,24 @@ void ph_thread_heap_close(pheap *h)
 	if (ph_thread.heap_id == h->id)
 		ph_thread.heap_id = 0;
 }
+
+void ph_thread_fork_prepare(void)
+{
+	pthread_mutex_lock(&end_lock);
+	pthread_mutex_lock(&pool_lock);
+}
+
+void ph_thread_fork_done(void)
+{
+	pthread_mutex_unlock(&pool_lock);
+	pthread_mutex_unlock(&end_lock);
+}
+
+/* In the child, whose one thread may be in the middle of a transaction of its own: the short paths must not believe that. */
+void ph_thread_heap_forked(pheap *h)
+{
+	pheap_tx *tx;
+
+	cds_list_for_each_entry(tx, &h->txs, heap_node)
+		tx->writable_by = NULL;
+}

@@ -16,4 +16,9 @@ pheap_tx *ph_thread_tx_find(const pheap *h);	     /* or NULL */
 pheap_tx *ph_thread_helper(pheap_tx *tx, int *ret_rc); /* for internal transactions */
 void ph_thread_heap_close(pheap *h);
 
+/* fork: this module's locks are free in the child, and its copies of open transactions are dead. */
+void ph_thread_fork_prepare(void);
+void ph_thread_fork_done(void); /* in parent and child */
+void ph_thread_heap_forked(pheap *h);
+
 #endif

@@ -227,7 +227,6 @@ static int wait_for_kill(void *arg)
 struct orphan {
 	uint32_t ready, leave;
 	uint64_t member;
-	pid_t grandchild;
 };
 
 static int open_and_fork(void *arg)
@@ -240,10 +239,12 @@ static int open_and_fork(void *arg)
 	pid_t pid = fork();
 	if (pid == 0) {
 		alarm(30); /* T2: its parent dies before it, on purpose */
+		flag_set(&o->ready, 1);
 		(void)wait_for_kill(&o->leave);
 		_exit(0);
 	}
-	o->grandchild = pid;
+	/* only once fork has returned in the child is the parent's descriptor closed there */
+	flag_wait(&o->ready, 1);
 	raise(SIGKILL);
 	return 0;
 }

@@ -24,7 +24,7 @@
 
 #include "bench.h"
 
-#define FIRST_COUNT 4u
+#define FIRST_COUNT 1u
 #define WARM_COUNT 3000u
 #define STEP_MAX 4000000u /* a child that never ends its loop */
 
@@ -95,7 +95,7 @@ static double child_count(pid_t pid, struct shared *shared, uint64_t budget)
 	if (!first)
 		return -1;
 	count = budget / (first / FIRST_COUNT + 1);
-	count = count < 2 ? 2 : count;
+	count = count < 1 ? 1 : count;
 	shared->count = FIRST_COUNT + count;
 	if (!steps_until(pid, shared, 3))
 		return -1;
@@ -129,7 +129,7 @@ double bench_step_count(const struct bench_system *system, bench_loop *loop, uns
 	if (!pid)
 		child(system, loop, param, opt->folder, shared, parent);
 	if (pid > 0) {
-		ret = child_count(pid, shared, opt->quick ? 5000 : 60000);
+		ret = child_count(pid, shared, opt->quick ? 5000 : 40000);
 		kill(pid, SIGKILL);
 		while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
 			;
