@@ -115,7 +115,7 @@
  *           the file can not grow (disk full, quota, RLIMIT_FSIZE); -ENOMEM: the process's memory; -E2BIG:
  *           more than 32 GiB of log in one transaction; -EUSERS: all lanes are in use; -ETIMEDOUT: another
  *           process keeps the file's growth to itself for lock_timeout_ms; -EBADF: the heap's descriptor
- *           was closed; PHEAP_ECORRUPT; and what fallocate(2) gives, as -EIO.
+ *           was closed; PHEAP_ECORRUPT; and what fallocate(2) or fcntl(2) gives, as -EIO.
  *  [wait]   of calls that wait for others. -ETIMEDOUT: lock_timeout_ms passed, the holder lives (the
  *           sentence names it). A holder that died is recovered on the way, which can fail: PHEAP_ECORRUPT
  *           (from then on pheap_begin gives PHEAP_EPOISONED), -ENOMEM, and what fcntl(2) gives, as -EBADF.
@@ -133,7 +133,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define PHEAP_VERSION 0x010000u /* major << 16 | minor, of this header */
+#define PHEAP_VERSION 0x000001u /* major << 16 | minor, of this header */
 
 #ifdef __cplusplus
 extern "C" {
@@ -504,7 +504,7 @@ PHEAP_API int pheap_rollback(pheap_tx *tx, pheap_savepoint_id sp);
 /*
  * After the outermost end, with all locks gone, fn(arg, 1) if committed, else fn(arg, 0), in the order of
  * registration. Runs in this thread, also while it exits; fn may begin a new transaction and must return;
- * at thread exit it must not call pheap_open or pheap_close. If the process dies it never runs.
+ * at thread exit it must not call pheap_open, pheap_close or fork. If the process dies it never runs.
  * Returns 0, or -EINVAL (fn NULL; dooms), -ENOMEM (dooms), [tx] without -EROFS.
  */
 PHEAP_MUST int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg);

@@ -344,9 +344,10 @@ void *pheap_realloc(pheap_tx *tx, const void *p, size_t n)
 static bool block_of(const pheap *h, const void *p, const char *call, struct ph_block *b)
 {
 	const char *why;
-	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)h->base);
+	uint64_t off;
 
 	ph_heap_check(h, call);
+	off = (uint64_t)((uintptr_t)p - (uintptr_t)h->base);
 	if (!p || h->forked || !ph_heap_has(h, off, 1))
 		return false;
 	if (ph_block_find(h, pheap_current(h), off, b, &why) == 0)

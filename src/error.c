@@ -62,6 +62,16 @@ int ph_error(const pheap *h, int rc, const char *format, ...)
 	return rc;
 }
 
+int ph_error_recovery(const pheap *h, int rc, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(open_text, SENTENCE_SIZE, format, args);
+	va_end(args);
+	return ph_error(h, rc, "%s", open_text);
+}
+
 void ph_fatal(const char *format, ...)
 {
 	va_list args;

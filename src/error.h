@@ -13,6 +13,9 @@
 /* Records the sentence for this thread and heap (h NULL: open) and returns rc. */
 int ph_error(const pheap *h, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* As ph_error, also as the sentence of the open that may be under way: recovery runs in both. */
+int ph_error_recovery(const pheap *h, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Misuse or a broken invariant: prints "pheap: ..." to stderr and aborts, unlocking nothing; recovery survives us. */
 _Noreturn void ph_fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

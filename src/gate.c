@@ -263,6 +263,6 @@ int ph_gate_enter_slow(pheap_tx *tx, bool nowait)
 		rc = writer_take(tx, nowait, start_ns);
 		if (rc <= 0)
 			return rc;
-		ph_gate_announce(tx);
+		ph_gate_announce(tx, tx->h, tx->mode);
 	}
 }

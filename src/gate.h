@@ -26,23 +26,23 @@
 int ph_gate_enter_slow(pheap_tx *tx, bool nowait);
 void ph_gate_leave_slow(pheap_tx *tx); /* gives the writer word back, and wakes */
 
-static inline void ph_gate_announce(pheap_tx *tx)
+static inline void ph_gate_announce(pheap_tx *tx, const struct pheap *h, uint32_t mode)
 {
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
-	if (__builtin_expect(tx->h->fenced, 0))
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+	if (__builtin_expect(h->fenced, 0))
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	else
 		ph_order(); /* the switcher's membarrier makes this a full barrier when it matters (G2) */
 }
 
-static inline int ph_gate_enter(pheap_tx *tx, bool nowait)
+/* mode is tx->mode, as a constant where the caller knows it. */
+static inline int ph_gate_enter(pheap_tx *tx, const struct pheap *h, uint32_t mode, bool nowait)
 {
-	uint64_t gate, wanted = tx->mode == PHD_MODE_EXCLUSIVE ? PHD_GATE_BIAS(tx->lane_idx) : tx->mode;
+	uint64_t wanted = mode == PHD_MODE_EXCLUSIVE ? PHD_GATE_BIAS(tx->lane_idx) : mode;
 
-	ph_gate_announce(tx);
-	gate = __atomic_load_n(&tx->h->coord->gate, __ATOMIC_ACQUIRE);
+	ph_gate_announce(tx, h, mode);
 	tx->gate = wanted;
-	if (__builtin_expect(gate == wanted, 1))
+	if (__builtin_expect(__atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) == wanted, 1))
 		return 0;
 	return ph_gate_enter_slow(tx, nowait);
 }

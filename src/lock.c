@@ -294,8 +294,8 @@ static int keys_lock(pheap_tx *tx, const uint64_t *keys, size_t n, int (*lock)(p
 
 	if (n && !keys)
 		return ph_tx_fail(tx, -EINVAL, "keys is NULL");
-	if (tx->mode != PHD_MODE_CONCURRENT)
-		return 0; /* the mode itself excludes everyone that matters */
+	if (tx->mode != PHD_MODE_CONCURRENT || !tx->lane)
+		return 0; /* the mode itself excludes everyone that matters; a passive heap stands still */
 	if (n > sizeof(few) / sizeof(few[0])) {
 		stripes = n > SIZE_MAX / sizeof(*stripes) ? NULL : malloc(n * sizeof(*stripes));
 		if (!stripes)

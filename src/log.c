@@ -325,14 +325,14 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 		if (at - s->base + 2 > s->room || ph_log_units(r->size) > s->room - (at - s->base) ||
 		    ph_log_units(r->size) > log->end - at || r->prev != at - before || !record_valid(h, r) ||
 		    (PHD_REC_KIND(r->target) == PHD_REC_REVIVE && PHD_REC_OFF(r->target) >= at))
-			return ph_error(NULL, PHEAP_ECORRUPT,
+			return ph_error_recovery(h, PHEAP_ECORRUPT,
 					"the log of lane %u is damaged at position %llu; run pheap-fsck on the file",
 					lane_idx, (unsigned long long)at);
 		before = at;
 		at += ph_log_units(r->size);
 	}
 	if (log->end && before != log->last)
-		return ph_error(NULL, PHEAP_ECORRUPT, "the log of lane %u ends in the wrong place; run pheap-fsck on the file",
+		return ph_error_recovery(h, PHEAP_ECORRUPT, "the log of lane %u ends in the wrong place; run pheap-fsck on the file",
 				lane_idx);
 	return 0;
 }

@@ -82,8 +82,14 @@ int pheap_member_alive(const pheap *h, uint64_t member)
 	if (member == 0)
 		return 0;
 	for (uint32_t i = 0; i < h->super.member_count; i++)
-		if (__atomic_load_n(&h->members[i].attachment, __ATOMIC_ACQUIRE) == member)
-			return ph_member_alive((pheap *)(uintptr_t)h, i);
+		if (__atomic_load_n(&h->members[i].attachment, __ATOMIC_ACQUIRE) == member) {
+			int rc = ph_member_alive((pheap *)(uintptr_t)h, i);
+
+			/* The slot may have gone to another process between the two looks. */
+			if (rc == 1 && __atomic_load_n(&h->members[i].attachment, __ATOMIC_ACQUIRE) != member)
+				return 0;
+			return rc;
+		}
 	return 0;
 }
 

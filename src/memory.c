@@ -172,6 +172,8 @@ int pheap_store(pheap_tx *tx, const void *dst, const void *src, size_t n)
 
 	if (tx && tx->writable_by == &ph_thread && (!dst || (!src && n)))
 		return ph_tx_fail(tx, -EINVAL, "pheap_store: from or to NULL");
+	if (n == 0)
+		return ph_tx_enter(tx, "pheap_store");
 	p = pheap_modify(tx, dst, n);
 	if (!p)
 		return ph_tx_refuse(tx, "pheap_store");

@@ -35,6 +35,7 @@ extern int ph_mutant;
 #define PH_MUTANT_RECOVER_IDLE 15    /* undo-idle: recovery goes idle before the bytes are back */
 #define PH_MUTANT_WORD_STOLEN 16     /* a waiter takes the word of a dead lane without recovering it */
 #define PH_MUTANT_CLEAN_EARLY 17     /* clean-last: the heap says clean while it is still attached */
-#define PH_MUTANT_COUNT 17
+#define PH_MUTANT_LATCH_EARLY 18     /* latches are given back before the operations are applied */
+#define PH_MUTANT_COUNT 18
 
 #endif

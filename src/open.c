@@ -430,7 +430,7 @@ static int heap_enter(pheap *h, struct opening *o)
 	if (h->passive)
 		rc = ph_os->lock_set(h->fd, PHD_LOCK_GATE, false, true);
 	else
-		rc = ph_attach_gate_take(h->fd, o->opt.lock_timeout_ms * 1000000ull);
+		rc = ph_attach_gate_take(h->fd, h->lock_timeout_ns);
 	if (rc)
 		return rc;
 	rc = head_check(h, o);

@@ -277,7 +277,7 @@ int ph_ops_prepare(pheap_tx *tx)
 		rc = masks_test(tx);
 	if (rc >= 0 && ops->desc_count)
 		rc = descs_test(tx);
-	if (rc < 0)
+	if (rc < 0 || PH_MUTANT(PH_MUTANT_LATCH_EARLY))
 		heads_give_back(tx, taken);
 	return rc < 0 ? rc : 0;
 }

@@ -20,8 +20,9 @@ bool ph_heap_has_now(const pheap *h, uint64_t off, uint64_t n)
 
 pheap_off pheap_offset(const pheap *h, const void *p)
 {
-	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)h->base);
+	uint64_t off;
 
 	ph_heap_check(h, "pheap_offset");
-	return p && ph_heap_has(h, off, 1) ? off : 0;
+	off = (uint64_t)((uintptr_t)p - (uintptr_t)h->base);
+	return p && !h->forked && ph_heap_has(h, off, 1) ? off : 0;
 }

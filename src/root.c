@@ -194,8 +194,10 @@ const void *pheap_root(pheap_tx *tx, const char *name, size_t n, uint32_t type)
 	if (rc)
 		return NULL;
 	rc = name_check(tx->h, name, "pheap_root");
-	if (rc == 0 && (n == 0 || n > tx->h->super.size_max || type > PHD_TYPE_USER_MAX))
-		rc = ph_error(tx->h, -EINVAL, "pheap_root: a size of 0, or beyond max_size, or a type above 65535");
+	if (rc == 0 && (n == 0 || type > PHD_TYPE_USER_MAX))
+		rc = ph_error(tx->h, -EINVAL, "pheap_root: a size of 0, or a type above 65535");
+	if (rc == 0 && n > tx->h->super.size_max)
+		rc = ph_error(tx->h, -ENOSPC, "pheap_root: %zu bytes are more than the heap's max_size", n);
 	if (rc)
 		goto fail;
 	off = name_get(tx->h, tx, name, &size);
@@ -236,6 +238,8 @@ int pheap_root_set(pheap_tx *tx, const char *name, const void *p)
 			rc = ph_error(tx->h, PHEAP_EFOREIGN, "pheap_root_set: %p is not in this heap", p);
 		else if (ph_block_find(tx->h, tx, off, &b, &why))
 			rc = ph_error(tx->h, -EINVAL, "pheap_root_set: %p is %s", p, why);
+		else if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
+			rc = ph_error(tx->h, -EINVAL, "pheap_root_set: %p belongs to the heap itself", p);
 	}
 	if (rc == 0 && tx->mode == PHD_MODE_CONCURRENT)
 		rc = ph_lock_stripe(tx, tx->h->super.stripe_count);

@@ -120,7 +120,8 @@ static int lane_claim(pheap_tx *tx)
 	if (rc != -EUSERS)
 		return rc;
 	return ph_error(h, -EUSERS,
-			"all %u lanes of the heap are in use (one per thread); create it with a larger lane_count",
+			"all %u lanes of the heap are in use (a thread takes one, and a second one to make room); create it "
+			"with a larger lane_count",
 			h->super.lane_count);
 }
 
@@ -142,12 +143,14 @@ static void thread_end(void *arg)
 	struct ph_thread *t = arg;
 	pheap_tx *tx, *next;
 
+	/* Not under the lock: callbacks run. No heap with an open transaction can be closed meanwhile. */
+	cds_list_for_each_entry(tx, &t->txs, thread_node)
+		if (tx->magic == PH_TX_MAGIC && !tx->h->forked && tx->open)
+			ph_tx_abort_all(tx);
 	pthread_mutex_lock(&end_lock);
 	cds_list_for_each_entry_safe(tx, next, &t->txs, thread_node) {
 		cds_list_del(&tx->thread_node);
 		if (tx->magic == PH_TX_MAGIC && !tx->h->forked) {
-			if (tx->open)
-				ph_tx_abort_all(tx);
 			ph_run_cache_return(tx);
 			tx_close(tx);
 		}

@@ -52,6 +52,9 @@ int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...)
 		va_end(args);
 		ph_error(tx->h, rc, "%s", text);
 	}
+	if (!format && (rc == -ENOMEM || rc == -E2BIG))
+		ph_error(tx->h, rc, rc == -ENOMEM ? "this process has no memory for the transaction's private tables" :
+			 "the transaction's log is longer than 32 GiB; split it");
 	if (!tx->doom) {
 		tx->doom = rc;
 		tx->doom_position = tx->savepoint_serial;
@@ -250,7 +253,7 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 		if (h->coord->poison != 0 && !tx->read_only)
 			return ph_error(h, PHEAP_EPOISONED, "recovery of a dead process failed; close the heap and run pheap-fsck on it");
 		lane_begin(tx);
-		rc = ph_gate_enter(tx, (flags & PHEAP_NOWAIT) != 0);
+		rc = ph_gate_enter(tx, h, tx->mode, (flags & PHEAP_NOWAIT) != 0);
 		if (rc)
 			return rc;
 	}
@@ -263,23 +266,27 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	return 0;
 }
 
-/* The common case only: a thread that has been here before, on a heap that it may write, without options. */
-int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
+static_assert(offsetof(struct pheap, forked) == offsetof(struct pheap, read_only) + 3, "four flags, one word");
+
+/* Neither read-only, passive, fenced nor forked. */
+static inline bool heap_plain(const pheap *h)
 {
-	pheap_tx *tx;
+	uint32_t flags;
+
+	memcpy(&flags, &h->read_only, sizeof(flags));
+	return flags == 0;
+}
+
+/* The common case only: a thread that has been here before, on a heap that it may write, without options. */
+static inline __attribute__((always_inline)) int begin_short(pheap *h, uint32_t mode, pheap_tx **ret)
+{
+	pheap_tx *tx = ph_thread.tx;
 	int rc;
 
-	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || (flags & ~PHEAP_CONCURRENT) || !ret ||
-			     h->id != ph_thread.heap_id, 0) ||
-	    __builtin_expect(h->read_only | h->passive | h->fenced | h->forked, 0))
-		return begin_long(h, flags, ret);
-	tx = ph_thread.tx;
-	if (__builtin_expect(tx->open || h->coord->poison, 0))
-		return begin_long(h, flags, ret);
-	tx->mode = flags ? PHD_MODE_CONCURRENT : PHD_MODE_EXCLUSIVE;
+	tx->mode = mode;
 	tx->read_only = false;
 	lane_begin(tx);
-	rc = ph_gate_enter(tx, false);
+	rc = ph_gate_enter(tx, h, mode, false);
 	if (__builtin_expect(rc, 0)) {
 		*ret = NULL;
 		return rc;
@@ -290,6 +297,18 @@ int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
 	ph_cover_clear(&tx->cover);
 	*ret = tx;
 	return 0;
+}
+
+int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
+{
+	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || !ret || h->id != ph_thread.heap_id || !heap_plain(h), 0) ||
+	    __builtin_expect(ph_thread.tx->open || h->coord->poison, 0))
+		return begin_long(h, flags, ret);
+	if (__builtin_expect(flags == 0, 1))
+		return begin_short(h, PHD_MODE_EXCLUSIVE, ret);
+	if (flags == PHEAP_CONCURRENT)
+		return begin_short(h, PHD_MODE_CONCURRENT, ret);
+	return begin_long(h, flags, ret);
 }
 
 /* --- end ----------------------------------------------------------------------------------------------------------- */

@@ -30,7 +30,8 @@ bool ph_word_held(const struct pheap *h, uint64_t word)
 	}
 	if (lane >= h->super.lane_count)
 		return false;
-	if (PH_MUTANT(PH_MUTANT_WORD_STOLEN) && ph_member_alive((struct pheap *)(uintptr_t)h, (uint32_t)ph_member_of_lane(h, lane)) == 0)
+	if (PH_MUTANT(PH_MUTANT_WORD_STOLEN) && ph_member_of_lane(h, lane) >= 0 &&
+	    ph_member_alive((struct pheap *)(uintptr_t)h, (uint32_t)ph_member_of_lane(h, lane)) == 0)
 		return false;
 	state = __atomic_load_n(&h->lanes[lane].state, __ATOMIC_ACQUIRE);
 	return PHD_STATE_GEN(state) == gen && PHD_STATE_STEP(state) != PHD_STEP_IDLE;

@@ -38,10 +38,12 @@ static char folder[300], path[340];
 static uint64_t seed = 1, rng;
 static uint64_t aimed_max = 4000, random_max = 2000, create_max = 200;
 static uint64_t aimed, randoms, creates, in_tx, checks;
+static uint64_t part_ms, part_end; /* with --seconds: how long a part may take, and when that is over */
 static unsigned passed, failed;
 static pid_t living[BANK_WORKERS], checker;
 static int to_checker = -1, from_checker = -1;
-static const char usage[] = "usage: kill-procs [--aimed N] [--random N] [--create N] [--seed S] [--mutant N] [--fsck PROGRAM]\n";
+static const char usage[] = "usage: kill-procs [--aimed N] [--random N] [--create N] [--seconds N] [--seed S] [--mutant N]\n"
+	"                  [--fsck PROGRAM] [--timeout SECONDS]\n";
 static const char *fsck;
 
 /* --- processes --- */
@@ -90,6 +92,19 @@ static void nap_us(uint64_t us)
 	struct timespec ts = {.tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000 * 1000)};
 
 	nanosleep(&ts, NULL);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static bool part_over(void)
+{
+	return part_ms && now_ms() >= part_end;
 }
 
 static pheap *attach(const char *who)
@@ -405,17 +420,21 @@ static int aimed_part(void)
 	uint64_t k = 1, sweep = 0;
 	int rc = make_heap();
 
+	part_end = now_ms() + part_ms;
 	if (rc)
 		return rc;
 	for (unsigned i = 1; i <= LIVING; i++)
 		start_worker(i, BANK_WORKERS, 400);
 	start_checker();
 	rc = check();
-	while (!rc && aimed < aimed_max) {
+	while (!rc && aimed < aimed_max && !part_over()) {
 		unsigned stage = sweep % 8 == 6 ? 0 : sweep % 8 == 7 ? 2 : 1;
 		bool survived = false;
 
 		rc = one_victim(stage, k, &survived);
+		/* now and then the living go on for a while with what the dead left before the checker looks */
+		if (oracle_below(&rng, 2))
+			nap_us(oracle_below(&rng, 1500));
 		rc = rc ? rc : check();
 		/* long copies are alike: after the first 400 steps every third will do */
 		k += k < 400 ? 1 : 1 + oracle_below(&rng, 5);
@@ -442,12 +461,13 @@ static int storm_part(void)
 {
 	int rc = make_heap();
 
+	part_end = now_ms() + part_ms;
 	if (rc)
 		return rc;
 	start_checker();
 	for (unsigned i = 0; i < STORM_WORKERS; i++)
 		start_worker(i, STORM_WORKERS, 50);
-	while (!rc && randoms < random_max) {
+	while (!rc && randoms < random_max && !part_over()) {
 		unsigned w = (unsigned)oracle_below(&rng, STORM_WORKERS);
 
 		nap_us(oracle_below(&rng, 4000));
@@ -507,7 +527,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"aimed", 1, NULL, 'a'},  {"random", 1, NULL, 'r'}, {"create", 1, NULL, 'c'},
 						{"seed", 1, NULL, 's'},	  {"mutant", 1, NULL, 'm'}, {"fsck", 1, NULL, 'f'},
-						{"timeout", 1, NULL, 't'}, {0}};
+						{"timeout", 1, NULL, 't'}, {"seconds", 1, NULL, 'd'}, {0}};
 	const char *tmp = getenv("TMPDIR");
 	unsigned timeout = 300;
 	int c, rc;
@@ -520,6 +540,11 @@ int main(int argc, char **argv)
 		case 's': seed = number(optarg); break;
 		case 'm': ph_mutant = (int)number(optarg); break;
 		case 'f': fsck = optarg; break;
+		case 'd':
+			part_ms = number(optarg) * 1000 / 2;
+			aimed_max = random_max = UINT64_MAX;
+			timeout = (unsigned)number(optarg) + 120;
+			break;
 		case 't': timeout = (unsigned)number(optarg); break;
 		default: fprintf(stderr, "%s", usage); return 2;
 		}

@@ -118,7 +118,7 @@ Test(log_size, around_the_ends_of_extensions)
 	arena_make(h);
 	for (size_t total = size; total < size + 20 * PHD_CHUNK_SIZE; total += 24 * 3)
 		if (total / 24 < ARENA / STRIDE - 4)
-			boundary(h, total / 24, 8 + total % 40, total / 72 % 2, total / 72 % 3 == 0);
+			boundary(h, total / 24, 8 + total % 40, total / 72 % 8 == 0, total / 72 % 3 == 0);
 	heap_drop(h);
 }
 

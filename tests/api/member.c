@@ -253,13 +253,15 @@ Test(member, a_forked_child_does_not_keep_its_parent_alive)
 {
 	struct orphan *o = shared_make(sizeof *o);
 	pheap *h = heap_make();
-
-	cr_assert_eq(child_run(open_and_fork, o), 1000 + SIGKILL);
-	GIVES(0, pheap_member_alive(h, o->member));
 	uint32_t members = 0;
-	OK(pheap_recover(h, &members));
+
+	int status = child_run(open_and_fork, o), alive = pheap_member_alive(h, o->member);
+	int rc = pheap_recover(h, &members);
+	flag_set(&o->leave, 1); /* before anything can fail */
+	cr_assert_eq(status, 1000 + SIGKILL, "%d", status);
+	GIVES(0, alive);
+	GIVES(0, rc);
 	cr_assert_eq(members, 1);
-	flag_set(&o->leave, 1);
 	heap_drop(h);
 }
 

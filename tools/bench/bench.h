@@ -78,7 +78,12 @@ struct bench_result {
 _Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* measure.c */
-uint64_t bench_now_ns(void);
+struct bench_span {
+	uint64_t wall_ns, cpu_ns;
+	long sleep_count, preempt_count;
+};
+void bench_span_begin(struct bench_span *span);
+uint64_t bench_span_end_ns(const struct bench_span *span);
 void bench_pin(void);
 /* Sorts the samples; fills value, min, max, reps. */
 void bench_summarize(double *samples, unsigned count, struct bench_result *ret);

@@ -3,9 +3,11 @@
  * measure.c: clock, instruction counter, samples.
  *
  * What: one sample is a loop of some milliseconds after a short unmeasured one.
- * Why short: on a machine with other work a short sample often runs undisturbed. One that was preempted
- * but never slept counts its processor time instead of the clock, so that others' work is not measured; a
- * sleep counts in full.
+ * Why short: on a machine with other work a short sample often runs undisturbed.
+ *
+ * Invariants
+ *   M1  A span that was preempted but never slept counts its processor time instead of the clock, so that
+ *       others' work is not measured; a sleep counts in full.
  */
 #include <linux/perf_event.h>
 #include <sched.h>
@@ -32,11 +34,6 @@ static uint64_t clock_ns(clockid_t clock)
 
 	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-uint64_t bench_now_ns(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
 }
 
 void bench_pin(void)
@@ -129,24 +126,41 @@ void bench_calibrate(struct bench_meter *m, uint64_t sample_ns)
 	m->op_count = m->op_count * sample_ns / ns + 1;
 }
 
+void bench_span_begin(struct bench_span *span)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	span->sleep_count = usage.ru_nvcsw;
+	span->preempt_count = usage.ru_nivcsw;
+	span->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	span->wall_ns = clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t bench_span_end_ns(const struct bench_span *span)
+{
+	uint64_t wall_ns = clock_ns(CLOCK_MONOTONIC) - span->wall_ns;
+	uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - span->cpu_ns;
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	if (usage.ru_nivcsw != span->preempt_count && usage.ru_nvcsw == span->sleep_count && cpu_ns < wall_ns)
+		return cpu_ns;
+	return wall_ns;
+}
+
 double bench_sample_ns(struct bench_meter *m, double *ret_instructions)
 {
-	struct rusage before, after;
-	uint64_t wall, cpu, instructions;
+	struct bench_span span;
+	uint64_t instructions, ns;
 
 	array_fault_in(m->array);
 	run(m, m->op_count / 4);
-	getrusage(RUSAGE_THREAD, &before);
-	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	wall = bench_now_ns();
+	bench_span_begin(&span);
 	instructions = counter_read();
 	run(m, m->op_count);
 	instructions = counter_read() - instructions;
-	wall = bench_now_ns() - wall;
-	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
-	getrusage(RUSAGE_THREAD, &after);
+	ns = bench_span_end_ns(&span);
 	*ret_instructions = counter_fd >= 0 ? (double)instructions / (double)m->op_count : -1;
-	if (after.ru_nivcsw != before.ru_nivcsw && after.ru_nvcsw == before.ru_nvcsw && cpu < wall)
-		wall = cpu;
-	return (double)wall / (double)m->op_count;
+	return (double)ns / (double)m->op_count;
 }

@@ -82,10 +82,13 @@ static void life_create(const char *path, uint64_t size, uint64_t block_count)
 
 static uint64_t life_open_ns(const char *path, uint64_t size)
 {
-	uint64_t start = bench_now_ns(), ns;
-	MDB_env *env = env_open(path, size);
+	struct bench_span span;
+	uint64_t ns;
+	MDB_env *env;
 
-	ns = bench_now_ns() - start;
+	bench_span_begin(&span);
+	env = env_open(path, size);
+	ns = bench_span_end_ns(&span);
 	life_dirty(env);
 	return ns;
 }

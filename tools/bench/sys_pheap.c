@@ -246,12 +246,15 @@ static void life_create(const char *path, uint64_t size, uint64_t block_count)
 static uint64_t life_open_ns(const char *path, uint64_t size)
 {
 	struct pheap_info info = {0};
-	uint64_t start = bench_now_ns(), ns;
+	struct bench_span span;
+	uint64_t ns;
 	pheap *heap;
-	int rc = pheap_open(path, 0, NULL, &heap);
+	int rc;
 
 	(void)size;
-	ns = bench_now_ns() - start;
+	bench_span_begin(&span);
+	rc = pheap_open(path, 0, NULL, &heap);
+	ns = bench_span_end_ns(&span);
 	if (rc)
 		fail(NULL, "pheap_open", rc);
 	rc = pheap_info(heap, &info, sizeof info);

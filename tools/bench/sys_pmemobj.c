@@ -224,11 +224,14 @@ static void life_create(const char *path, uint64_t size, uint64_t block_count)
 
 static uint64_t life_open_ns(const char *path, uint64_t size)
 {
-	uint64_t start = bench_now_ns(), ns;
-	PMEMobjpool *pool = pmemobj_open(path, LAYOUT);
+	struct bench_span span;
+	uint64_t ns;
+	PMEMobjpool *pool;
 
 	(void)size;
-	ns = bench_now_ns() - start;
+	bench_span_begin(&span);
+	pool = pmemobj_open(path, LAYOUT);
+	ns = bench_span_end_ns(&span);
 	if (!pool)
 		fail("pmemobj_open");
 	life_dirty(pool);
