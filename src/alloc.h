@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * alloc.h: the allocator's private side: what a transaction chose, and where a process looks for free blocks.
+ * alloc.h: the allocator's private side: what a transaction chose, and where a process looks for free
+ * blocks.
  *
- * What: durable truth is bitmaps and descriptors, changed only at commit by SET, CLEAR and DESC records. What a
- * transaction chose lives in struct ph_ops; where to look next lives in struct ph_alloc. Both can be lost at any time.
- * Why no durable free lists: they are one more thing to recover, and a bitmap says the same in one bit a block.
+ * What: durable truth is bitmaps and descriptors, changed only at commit by SET, CLEAR and DESC records.
+ * What a transaction chose lives in struct ph_ops; where to look next lives in struct ph_alloc. Both can be
+ * lost at any time.
+ * Why no durable free lists: they are one more thing to recover, and a bitmap says the same in one bit a
+ * block.
  *
  * Invariants
- *   A1  A block is chosen only in a run, or a claimed chunk, whose owner word is held by the choosing transaction (or member).
- *   A2  bits[] and desc[] change only between the commit point and idle, under the run's latch, descriptors also under
- *       the directory latch; so applying the records again is exact.
- *   A3  ops entry: set and clr are disjoint from what the durable word already says: bits of set are 0 there, bits of clr
- *       are 1 there or in set. Tested again under the latch before the commit point.
+ *   A1  A block is chosen only in a run, or a claimed chunk, whose owner word is held by the choosing
+ *       transaction (or member).
+ *   A2  bits[] and desc[] change only between the commit point and idle, under the run's latch, descriptors
+ *       also under the directory latch; so applying the records again is exact.
+ *   A3  ops entry: set and clr are disjoint from what the durable word already says: bits of set are 0
+ *       there, bits of clr are 1 there or in set. Tested again under the latch before the commit point.
  */
 #ifndef PH_ALLOC_H
 #define PH_ALLOC_H
@@ -23,8 +27,8 @@ struct pheap_tx;
 
 /* A bitmap word that this transaction will change. */
 struct ph_op {
-	uint64_t word_idx;	/* index in h->bits */
-	uint64_t head, desc;	/* chunk and descriptor of the run */
+	uint64_t word_idx;   /* index in h->bits */
+	uint64_t head, desc; /* chunk and descriptor of the run */
 	uint64_t set, clr;
 	uint64_t set_pos, clr_pos; /* log positions of their records, PH_NO_POSITION: none */
 };
@@ -45,16 +49,16 @@ struct ph_ops {
 	struct ph_desc_op *descs;
 	uint32_t desc_count, desc_room;
 	struct ph_map desc_map; /* chunk -> latest index in descs */
-	uint64_t *heads; /* runs to latch: room for count + desc_count */
+	uint64_t *heads;	/* runs to latch: room for count + desc_count */
 	uint32_t head_count, head_room;
 	bool directory; /* the directory latch is held */
 };
 
 #define PH_RUN_CACHE 32u
 struct ph_run_hint {
-	uint64_t desc;	/* whole descriptor word expected at head; 0: empty */
+	uint64_t desc; /* whole descriptor word expected at head; 0: empty */
 	uint64_t head;
-	uint32_t word;	/* first bitmap word worth a look */
+	uint32_t word; /* first bitmap word worth a look */
 };
 struct ph_run_cache {
 	struct ph_run_hint hints[PH_RUN_CACHE];
@@ -63,11 +67,11 @@ struct ph_run_cache {
 /* Runs with free blocks that this process knows of, by class and type. */
 #define PH_BIN_RECENT 64u
 struct ph_bin {
-	uint64_t key;		/* type << 12 | block size / 8 */
-	uint64_t cursor;	/* the sweep over the directory stands here; chunk_count: done */
+	uint64_t key;	 /* type << 12 | block size / 8 */
+	uint64_t cursor; /* the sweep over the directory stands here; chunk_count: done */
 	uint32_t recent_count;
 	uint64_t recent[PH_BIN_RECENT]; /* heads noted by frees */
-	bool lost;		/* more were freed than `recent` holds: sweep again before growing */
+	bool lost;			/* more were freed than `recent` holds: sweep again before growing */
 };
 
 #define PH_HOLE_CLASSES 16u
@@ -110,7 +114,7 @@ static inline uint64_t ph_desc_load(const struct pheap *h, uint64_t chunk)
 }
 
 /* run.c */
-size_t ph_run_class(size_t n);	      /* block size for n bytes, n <= PHD_BLOCK_SIZE_MAX */
+size_t ph_run_class(size_t n); /* block size for n bytes, n <= PHD_BLOCK_SIZE_MAX */
 uint32_t ph_run_length(const struct pheap *h, size_t block_size);
 uint32_t ph_run_blocks(uint64_t desc);
 /* A free block of that class and type chosen for the transaction; its SET record is in the log. */
@@ -129,9 +133,10 @@ struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx);
 int ph_ops_desc(struct pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc, uint64_t new_desc);
 /* Descriptor as this transaction sees it. */
 uint64_t ph_ops_desc_of(const struct pheap_tx *tx, const struct pheap *h, uint64_t chunk);
-int ph_ops_prepare(struct pheap_tx *tx);     /* latches and tests; on error everything is released again */
-void ph_ops_release(struct pheap_tx *tx);    /* latches, after idle */
-void ph_ops_forget(struct pheap_tx *tx, uint64_t position); /* rollback: rebuilds from the log below position */
+int ph_ops_prepare(struct pheap_tx *tx);  /* latches and tests; on error everything is released again */
+void ph_ops_release(struct pheap_tx *tx); /* latches, after idle */
+void ph_ops_forget(struct pheap_tx *tx,
+		   uint64_t position); /* rollback: rebuilds from the log below position */
 void ph_ops_clear_all(struct ph_ops *ops);
 void ph_ops_free(struct ph_ops *ops);
 
@@ -145,9 +150,12 @@ struct ph_block {
 	uint64_t mask;
 	bool run;
 };
-/* The block that starts at off, allocated (committed or by tx, which may be NULL). 0, or -EINVAL and why in *ret_why. */
-int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *ret, const char **ret_why);
-int ph_block_alloc(struct pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t *ret_off, uint64_t *ret_size);
+/* The block that starts at off, allocated (committed or by tx, which may be NULL). 0, or -EINVAL and why in
+ * *ret_why. */
+int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *ret,
+		  const char **ret_why);
+int ph_block_alloc(struct pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t *ret_off,
+		   uint64_t *ret_size);
 int ph_block_free(struct pheap_tx *tx, uint64_t off);
 bool ph_block_freed(const struct pheap_tx *tx, uint64_t off); /* is off inside a block that tx freed? */
 

@@ -397,8 +397,10 @@ static int leave_locked(struct pheap *h)
 	row_clear(h);
 	(void)ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + h->slot);
 	(void)ph_os->lock_clear(h->fd, PHD_LOCK_ANY);
-	if (others < 0) /* nobody may be left; the heap then stays unclean, which the next open can cope with */
-		return ph_error(NULL, others, "asking who has the heap open failed: %s", pheap_strerror(others));
+	if (others <
+	    0) /* nobody may be left; the heap then stays unclean, which the next open can cope with */
+		return ph_error(NULL, others, "asking who has the heap open failed: %s",
+				pheap_strerror(others));
 	if (others == 0 && rc == 0)
 		rc = last_leave(h);
 	return rc;

@@ -3,8 +3,9 @@
  * block.c: blocks by address: finding, allocating, freeing, resizing.
  *
  * Invariant
- *   X1  Every pointer that comes from the caller is checked against descriptors and bitmaps before anything is recorded:
- *       a pointer into the middle of a block, or to a free one, is -EINVAL and dooms the transaction.
+ *   X1  Every pointer that comes from the caller is checked against descriptors and bitmaps before anything
+ *       is recorded: a pointer into the middle of a block, or to a free one, is -EINVAL and dooms the
+ *       transaction.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,7 +22,8 @@ static uint64_t extent_chunks(size_t n)
 	return (n + PHD_CHUNK_SIZE - 1) >> PHD_CHUNK_SHIFT;
 }
 
-static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b, const char **why)
+static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b,
+			  const char **why)
 {
 	uint64_t delta = off - ph_chunk_off(h, b->head), bits;
 	uint32_t idx;
@@ -53,7 +55,8 @@ static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint
 	return -EINVAL;
 }
 
-int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b, const char **why)
+int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b,
+		  const char **why)
 {
 	uint64_t chunk;
 
@@ -86,7 +89,8 @@ int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off
 
 static int extent_alloc(pheap_tx *tx, size_t n, uint64_t align, uint32_t type, uint64_t *ret_off)
 {
-	uint64_t count = extent_chunks(n), chunk, step = align > PHD_CHUNK_SIZE ? align >> PHD_CHUNK_SHIFT : 1;
+	uint64_t count = extent_chunks(n), chunk,
+		 step = align > PHD_CHUNK_SIZE ? align >> PHD_CHUNK_SHIFT : 1;
 	int rc = ph_chunk_get(tx, tx->word, count, step, &chunk);
 
 	if (rc)
@@ -132,8 +136,10 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 	if (rc)
 		return ph_error(tx->h, rc, "free of offset 0x%llx: it is %s", (unsigned long long)off, why);
 	if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
-		return ph_error(tx->h, -EINVAL, "free of offset 0x%llx: it belongs to the heap itself", (unsigned long long)off);
-	/* A block of this transaction is free for it at once: what was deferred to it must not reach its next owner. */
+		return ph_error(tx->h, -EINVAL, "free of offset 0x%llx: it belongs to the heap itself",
+				(unsigned long long)off);
+	/* A block of this transaction is free for it at once: what was deferred to it must not reach its
+	 * next owner. */
 	rc = tx->has_defers ? ph_defer_settle(tx, b.off, b.size) : 0;
 	if (rc)
 		return rc;
@@ -167,7 +173,8 @@ bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)
 	return false;
 }
 
-/* --- the public calls ------------------------------------------------------------------------------------------------ */
+/* --- the public calls
+ * ------------------------------------------------------------------------------------------------ */
 
 /* What this transaction freed counts as used until it commits: said because it surprises. */
 static void alloc_fail(pheap_tx *tx, int rc)
@@ -182,7 +189,8 @@ static void alloc_fail(pheap_tx *tx, int rc)
 	ph_tx_fail(tx, rc, "%s; what this transaction freed can be used again after its commit", text);
 }
 
-static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t n, uint32_t type, uint64_t *ret_size)
+static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t n, uint32_t type,
+			   uint64_t *ret_size)
 {
 	uint64_t off;
 	int rc = ph_tx_enter(tx, call);
@@ -191,8 +199,9 @@ static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t 
 		return NULL;
 	if (n == 0 || type > PHD_TYPE_USER_MAX || align == 0 || (align & (align - 1)) || align > ALIGN_MAX) {
 		ph_tx_fail(tx, -EINVAL, "%s: %s", call,
-			   n == 0 ? "a block of 0 bytes" : type > PHD_TYPE_USER_MAX ? "type numbers end at 65535" :
-			   "alignment must be a power of two, at most 2 MiB");
+			   n == 0		      ? "a block of 0 bytes"
+			   : type > PHD_TYPE_USER_MAX ? "type numbers end at 65535"
+						      : "alignment must be a power of two, at most 2 MiB");
 		return NULL;
 	}
 	if (n > tx->h->super.size_max) {
@@ -218,7 +227,8 @@ void *pheap_alloc_aligned(pheap_tx *tx, size_t align, size_t n, uint32_t type)
 {
 	uint64_t size;
 
-	return alloc_checked(tx, "pheap_alloc_aligned", align < 8 && align && !(align & (align - 1)) ? 8 : align, n, type, &size);
+	return alloc_checked(tx, "pheap_alloc_aligned",
+			     align < 8 && align && !(align & (align - 1)) ? 8 : align, n, type, &size);
 }
 
 void *pheap_zalloc(pheap_tx *tx, size_t n, uint32_t type)
@@ -269,7 +279,8 @@ static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int 
 	if (want == had)
 		return true;
 	if (want > had) {
-		if (b->head + want > ph_chunk_count(tx->h) || !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
+		if (b->head + want > ph_chunk_count(tx->h) ||
+		    !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
 			return false;
 		*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
 		return true;
@@ -315,7 +326,8 @@ void *pheap_realloc(pheap_tx *tx, const void *p, size_t n)
 		return NULL;
 	off = p ? ph_tx_range(tx, p, 1) : 0;
 	if (!p || n == 0)
-		rc = ph_tx_fail(tx, -EINVAL, "pheap_realloc: NULL or 0 bytes; use pheap_alloc and pheap_free");
+		rc = ph_tx_fail(tx, -EINVAL,
+				"pheap_realloc: NULL or 0 bytes; use pheap_alloc and pheap_free");
 	else if (!off)
 		rc = ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_realloc: %p is not in this heap", p);
 	else if (ph_block_find(tx->h, tx, off, &b, &why) || PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
@@ -339,7 +351,8 @@ void *pheap_realloc(pheap_tx *tx, const void *p, size_t n)
 	return (void *)(uintptr_t)p;
 }
 
-/* --- questions ------------------------------------------------------------------------------------------------------- */
+/* --- questions
+ * ------------------------------------------------------------------------------------------------------- */
 
 static bool block_of(const pheap *h, const void *p, const char *call, struct ph_block *b)
 {
@@ -392,7 +405,8 @@ static uint64_t run_next(const pheap *h, const pheap_tx *tx, uint64_t head, uint
 
 static bool type_wanted(uint64_t desc, uint32_t type)
 {
-	return PHD_DESC_TYPE(desc) <= PHD_TYPE_USER_MAX && (type == UINT32_MAX || PHD_DESC_TYPE(desc) == type);
+	return PHD_DESC_TYPE(desc) <= PHD_TYPE_USER_MAX &&
+	       (type == UINT32_MAX || PHD_DESC_TYPE(desc) == type);
 }
 
 const void *pheap_next(const pheap *h, uint32_t type, const void *prev)

@@ -2,14 +2,14 @@
  *
  * chunk.c: rows of free chunks.
  *
- * What: a chunk is free iff its descriptor says FREE and its owner word is not held. A row is claimed chunk by chunk with
- * one CAS each; descriptors follow at commit.
- * Why no index of free rows: descriptors are the truth and neighbours join by themselves; `holes` only says where a
- * search may begin.
+ * What: a chunk is free iff its descriptor says FREE and its owner word is not held. A row is claimed chunk
+ * by chunk with one CAS each; descriptors follow at commit.
+ * Why no index of free rows: descriptors are the truth and neighbours join by themselves; `holes` only says
+ * where a search may begin.
  *
  * Invariants
- *   N1  After a claim every chunk of the row is FREE and its owner word is the claimer's; the descriptor is looked at
- *       again after the CAS, because the last owner may have committed in between.
+ *   N1  After a claim every chunk of the row is FREE and its owner word is the claimer's; the descriptor is
+ *       looked at again after the CAS, because the last owner may have committed in between.
  */
 #include <errno.h>
 
@@ -82,13 +82,15 @@ static uint64_t row_length(const struct pheap *h, uint64_t chunk, uint64_t count
 int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
 {
 	struct ph_alloc *a = h->alloc;
-	uint64_t end = ph_chunk_count(h), change = __atomic_load_n(&h->coord->directory_change_count, __ATOMIC_ACQUIRE);
+	uint64_t end = ph_chunk_count(h),
+		 change = __atomic_load_n(&h->coord->directory_change_count, __ATOMIC_ACQUIRE);
 	uint64_t base = ph_chunk_off(h, 0) >> PHD_CHUNK_SHIFT, at, first = UINT64_MAX;
 	unsigned class = hole_class(count);
 
 	pthread_mutex_lock(&a->lock);
 	if (a->change_seen != change) {
-		/* Somebody freed chunks; what this process freed has lowered the holes already, others' frees are unknown. */
+		/* Somebody freed chunks; what this process freed has lowered the holes already, others'
+		 * frees are unknown. */
 		memset(a->holes, 0, sizeof(a->holes));
 		a->change_seen = change;
 	}
@@ -113,7 +115,8 @@ int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t alig
 				first = at;
 			if (ph_chunk_claim_at(h, word, at, count)) {
 				pthread_mutex_lock(&a->lock);
-				/* What begins below `first` is too short or not free; alignment says nothing of others. */
+				/* What begins below `first` is too short or not free; alignment says
+				 * nothing of others. */
 				if (align == 1 && a->holes[class] < first)
 					a->holes[class] = first;
 				pthread_mutex_unlock(&a->lock);
@@ -126,7 +129,8 @@ int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t alig
 		at += n ? n : 1;
 	}
 	pthread_mutex_lock(&a->lock);
-	/* Rows that are claimed but not committed may come back: only a search that met none moves the hole to the end. */
+	/* Rows that are claimed but not committed may come back: only a search that met none moves the hole
+	 * to the end. */
 	if (align == 1 && a->change_seen == change && first == UINT64_MAX) {
 		uint64_t hole = end > count ? end - count + 1 : 0;
 
@@ -171,7 +175,8 @@ void ph_chunk_freed(struct pheap *h, uint64_t chunk)
 	pthread_mutex_lock(&a->lock);
 	/* The row may now begin earlier, joined with free neighbours below. */
 	for (unsigned i = 0; i < PH_HOLE_CLASSES; i++) {
-		uint64_t reach = 2ull << i, low = i == PH_HOLE_CLASSES - 1 || chunk < reach ? 0 : chunk - reach;
+		uint64_t reach = 2ull << i,
+			 low = i == PH_HOLE_CLASSES - 1 || chunk < reach ? 0 : chunk - reach;
 
 		if (a->holes[i] > low)
 			a->holes[i] = low;

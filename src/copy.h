@@ -2,8 +2,8 @@
  *
  * copy.h: the one way in which the library stores bytes into the mapping in bulk.
  *
- * Why not memcpy everywhere: crash explorers count each 8-byte step of a copy as a place to die; they build with
- * PH_COPY_STEPS, which stores in visible steps.
+ * Why not memcpy everywhere: crash explorers count each 8-byte step of a copy as a place to die; they build
+ * with PH_COPY_STEPS, which stores in visible steps.
  */
 #ifndef PH_COPY_H
 #define PH_COPY_H
@@ -47,8 +47,9 @@ static inline void ph_zero(void *dst, size_t n)
 }
 #endif
 
-/* Nothing before this line moves below it, in the compiler; x86 keeps stores in order, and on any machine a store that a
- * dead process made reached the page cache in program order as far as its own later stores did. */
+/* Nothing before this line moves below it, in the compiler; x86 keeps stores in order, and on any machine a
+ * store that a dead process made reached the page cache in program order as far as its own later stores
+ * did. */
 #define ph_order() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 
 #endif

@@ -3,11 +3,12 @@
  * cover.h: which bytes this transaction already logged (or made fresh) since its latest savepoint.
  *
  * What: a small lossy table, 64-byte line -> mask of bytes, and the last few long ranges.
- * Why lossy: forgetting costs one more undo record and nothing else, so it needs no memory that grows and no removal;
- * a full map costs more per transaction than the duplicates it saves.
+ * Why lossy: forgetting costs one more undo record and nothing else, so it needs no memory that grows and
+ * no removal; a full map costs more per transaction than the duplicates it saves.
  *
  * Invariants
- *   C1  A byte reported as covered has an undo record at or after the latest savepoint, or was free space when it was set.
+ *   C1  A byte reported as covered has an undo record at or after the latest savepoint, or was free space
+ *       when it was set.
  *   C2  A new stamp forgets everything.
  */
 #ifndef PH_COVER_H

@@ -70,8 +70,8 @@ static int record_drop(pheap_tx *tx, uint64_t at, uint32_t kind)
 	return 0;
 }
 
-/* Settles what overlaps among the records below `end`; before each, what is older and overlaps it: else that would be
- * applied at commit over newer bytes that are in place already. */
+/* Settles what overlaps among the records below `end`; before each, what is older and overlaps it: else
+ * that would be applied at commit over newer bytes that are in place already. */
 static int settle_below(pheap_tx *tx, uint64_t off, size_t n, uint64_t end)
 {
 	uint64_t at = 0;
@@ -137,7 +137,8 @@ void ph_defer_drop_freed(pheap_tx *tx)
 	while (at < tx->log.end) {
 		struct phd_record *r = ph_log_at(&tx->log, at);
 
-		if (is_deferred(r) && PHD_REC_OFF(r->target) >= tx->h->data_off && ph_block_freed(tx, PHD_REC_OFF(r->target)))
+		if (is_deferred(r) && PHD_REC_OFF(r->target) >= tx->h->data_off &&
+		    ph_block_freed(tx, PHD_REC_OFF(r->target)))
 			__atomic_store_n(&r->target, PHD_REC_TARGET(PHD_REC_DROPPED, 0), __ATOMIC_RELEASE);
 		at += ph_log_units(r->size);
 	}
@@ -229,7 +230,8 @@ int pheap_defer_u64(pheap_tx *tx, const uint64_t *dst, uint64_t value)
 	if (rc)
 		return rc;
 	if (off % 8)
-		return ph_tx_fail(tx, -EINVAL, "pheap_defer_u64: %p is not a multiple of 8", (const void *)dst);
+		return ph_tx_fail(tx, -EINVAL, "pheap_defer_u64: %p is not a multiple of 8",
+				  (const void *)dst);
 	rc = ph_defer_publish(tx, off, value);
 	return rc ? ph_tx_fail(tx, rc, NULL) : 0;
 }

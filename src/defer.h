@@ -3,13 +3,13 @@
  * defer.h: stores that happen at commit.
  *
  * What: DEFER and PUBLISH records; applied after the commit point, PUBLISH last.
- * Why they need care: the log applies them after all stores in place. A later store in place to the same bytes must win,
- * so the older deferred store is then done at once and its record dropped.
+ * Why they need care: the log applies them after all stores in place. A later store in place to the same
+ * bytes must win, so the older deferred store is then done at once and its record dropped.
  *
  * Invariants
  *   F1  No live deferred record overlaps a range that was opened for stores in place after it.
- *   F2  No live deferred record points into a block that this transaction frees: its space may have a new owner when
- *       recovery applies again.
+ *   F2  No live deferred record points into a block that this transaction frees: its space may have a new
+ *       owner when recovery applies again.
  *   F3  The filter has every line of every live deferred record.
  */
 #ifndef PH_DEFER_H

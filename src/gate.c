@@ -16,7 +16,8 @@
 
 static void lane_idle(pheap_tx *tx)
 {
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
+			 __ATOMIC_RELEASE);
 	tx->gen++;
 	tx->word = PHD_WORD(tx->gen, tx->lane_idx);
 }
@@ -66,9 +67,12 @@ static int lane_drain(pheap_tx *tx, uint32_t i, uint32_t mode, uint64_t start_ns
 			char who[64];
 
 			ph_member_describe(h, ph_member_of_lane(h, i), who, sizeof(who));
-			return ph_error(h, -ETIMEDOUT, "waited too long for the open transaction of %s, which is alive", who);
+			return ph_error(h, -ETIMEDOUT,
+					"waited too long for the open transaction of %s, which is alive",
+					who);
 		}
-		if (ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen, DRAIN_NAP_NS) != -ETIMEDOUT)
+		if (ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen, DRAIN_NAP_NS) !=
+		    -ETIMEDOUT)
 			continue;
 		rc = ph_member_check_lane(h, i);
 		if (rc < 0)
@@ -81,7 +85,8 @@ static bool gate_fits(const pheap_tx *tx, uint64_t gate)
 	return gate == tx->mode || (tx->mode == PHD_MODE_EXCLUSIVE && gate == PHD_GATE_BIAS(tx->lane_idx));
 }
 
-/* Lane active as INTERNAL and holding the switch word; leaves it active in tx->mode with the gate open for it, or fails. */
+/* Lane active as INTERNAL and holding the switch word; leaves it active in tx->mode with the gate open for
+ * it, or fails. */
 static int gate_change(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 {
 	struct pheap *h = tx->h;
@@ -107,7 +112,8 @@ static int gate_switch(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 	uint64_t mine = tx->word, gate;
 	int rc;
 
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE),
+			 __ATOMIC_RELEASE);
 	rc = ph_word_take(h, &h->coord->switcher, tx->word, "the change of mode");
 	if (rc < 0) {
 		lane_idle(tx);
@@ -118,7 +124,8 @@ static int gate_switch(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 	if (to == tx->mode && gate_fits(tx, gate)) {
 		tx->gate = gate;
 		/* Somebody switched to our mode meanwhile; nobody can switch away while we hold the word. */
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE),
+				 __ATOMIC_RELEASE);
 		rc = 0;
 	} else {
 		rc = gate_change(tx, to, start_ns);
@@ -129,13 +136,14 @@ static int gate_switch(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 	return rc;
 }
 
-/* --- bias ------------------------------------------------------------------------------------------------------------ */
+/* --- bias
+ * ------------------------------------------------------------------------------------------------------------ */
 
 #define BIAS_LIMIT_MIN 64u
 #define BIAS_LIMIT_MAX 65536u
 
-/* What to switch to for this transaction. Taking a bias away makes the next one harder to get, so two lanes that take turns
- * end up with the writer word, which is right for them. */
+/* What to switch to for this transaction. Taking a bias away makes the next one harder to get, so two lanes
+ * that take turns end up with the writer word, which is right for them. */
 static uint64_t switch_target(pheap_tx *tx, uint64_t gate)
 {
 	struct phd_coord *coord = tx->h->coord;
@@ -150,12 +158,14 @@ static uint64_t switch_target(pheap_tx *tx, uint64_t gate)
 		uint64_t limit = __atomic_load_n(&coord->bias_limit, __ATOMIC_RELAXED);
 
 		if (limit < BIAS_LIMIT_MAX)
-			__atomic_store_n(&coord->bias_limit, limit ? limit * 2 : BIAS_LIMIT_MIN, __ATOMIC_RELAXED);
+			__atomic_store_n(&coord->bias_limit, limit ? limit * 2 : BIAS_LIMIT_MIN,
+					 __ATOMIC_RELAXED);
 	}
 	return PHD_MODE_EXCLUSIVE;
 }
 
-/* The writer word was free at once. True: this lane has been alone for so long that the gate should name it. */
+/* The writer word was free at once. True: this lane has been alone for so long that the gate should name
+ * it. */
 static bool bias_due(pheap_tx *tx)
 {
 	struct phd_coord *coord = tx->h->coord;
@@ -167,7 +177,8 @@ static bool bias_due(pheap_tx *tx)
 	return ++tx->exclusive_row > __atomic_load_n(&coord->bias_limit, __ATOMIC_RELAXED);
 }
 
-/* The lane is active in EXCLUSIVE mode and holds the writer word; afterwards the gate names it, if nobody is in the way. */
+/* The lane is active in EXCLUSIVE mode and holds the writer word; afterwards the gate names it, if nobody
+ * is in the way. */
 static int bias_take(pheap_tx *tx, uint64_t start_ns)
 {
 	tx->exclusive_row = 0;
@@ -176,10 +187,11 @@ static int bias_take(pheap_tx *tx, uint64_t start_ns)
 	return gate_switch(tx, PHD_GATE_BIAS(tx->lane_idx), start_ns);
 }
 
-/* --- entering -------------------------------------------------------------------------------------------------------- */
+/* --- entering
+ * -------------------------------------------------------------------------------------------------------- */
 
-/* The lane is active and saw the gate at EXCLUSIVE. 0: it has the writer word; 1: it is idle, look at the gate again; else an
- * error, and it is idle. */
+/* The lane is active and saw the gate at EXCLUSIVE. 0: it has the writer word; 1: it is idle, look at the
+ * gate again; else an error, and it is idle. */
 static int writer_take(pheap_tx *tx, bool nowait, uint64_t start_ns)
 {
 	struct pheap *h = tx->h;

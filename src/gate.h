@@ -2,19 +2,24 @@
  *
  * gate.h: the group lock: which kind of transaction may run now.
  *
- * What: one word says the mode that may run. A transaction announces itself in its own lane and looks at that word; who
- * needs another mode changes the word, fences every process and waits until no lane of another mode is active.
- * Why biased: concurrent transactions then share no cache line that anybody writes; the rare switch pays. The same is
- * done for exclusive ones: while one lane alone runs them the gate names that lane, and no atomic operation is left.
+ * What: one word says the mode that may run. A transaction announces itself in its own lane and looks at
+ * that word; who needs another mode changes the word, fences every process and waits until no lane of
+ * another mode is active.
+ * Why biased: concurrent transactions then share no cache line that anybody writes; the rare switch pays.
+ * The same is done for exclusive ones: while one lane alone runs them the gate names that lane, and no
+ * atomic operation is left.
  *
- * Gate values: NONE (after open), CONCURRENT, READ, EXCLUSIVE (lanes exclude each other by the writer word),
- * BIAS(lane) (only that lane, without the writer word), SWITCH (being changed; left behind by a death, the next one changes it).
+ * Gate values: NONE (after open), CONCURRENT, READ, EXCLUSIVE (lanes exclude each other by the writer
+ * word), BIAS(lane) (only that lane, without the writer word), SWITCH (being changed; left behind by a
+ * death, the next one changes it).
  *
  * Invariants
- *   G1  A lane that is active in mode m past ph_gate_enter excludes every lane of another mode (internal ones aside).
- *   G2  Pairing: announce, then load of the gate (here) against store of SWITCH, membarrier, then the look at the lanes.
- *   G3  EXCLUSIVE lanes exclude each other: by the writer word, or because the gate names one of them. The gate becomes
- *       EXCLUSIVE or BIAS only when no other lane is active at all.
+ *   G1  A lane that is active in mode m past ph_gate_enter excludes every lane of another mode (internal
+ *       ones aside).
+ *   G2  Pairing: announce, then load of the gate (here) against store of SWITCH, membarrier, then the look
+ *       at the lanes.
+ *   G3  EXCLUSIVE lanes exclude each other: by the writer word, or because the gate names one of them. The
+ *       gate becomes EXCLUSIVE or BIAS only when no other lane is active at all.
  */
 #ifndef PH_GATE_H
 #define PH_GATE_H
@@ -22,7 +27,8 @@
 #include "tx.h"
 #include "word.h"
 
-/* Makes the lane active in tx->mode. 0, -EAGAIN (nowait), -ETIMEDOUT, errors of recovery; on error the lane is idle. */
+/* Makes the lane active in tx->mode. 0, -EAGAIN (nowait), -ETIMEDOUT, errors of recovery; on error the lane
+ * is idle. */
 int ph_gate_enter_slow(pheap_tx *tx, bool nowait);
 void ph_gate_leave_slow(pheap_tx *tx); /* gives the writer word back, and wakes */
 
@@ -51,7 +57,8 @@ static inline int ph_gate_enter(pheap_tx *tx, const struct pheap *h, uint32_t mo
 static inline void ph_gate_leave(pheap_tx *tx)
 {
 	if (__builtin_expect(__atomic_load_n(&tx->h->coord->gate, __ATOMIC_RELAXED) != tx->gate ||
-			     tx->gate == PHD_MODE_EXCLUSIVE, 0))
+				     tx->gate == PHD_MODE_EXCLUSIVE,
+			     0))
 		ph_gate_leave_slow(tx);
 }
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * heap.h: the process-private side of an open heap and of a thread's transaction; the structs that modules share.
+ * heap.h: the process-private side of an open heap and of a thread's transaction; the structs that modules
+ * share.
  *
- * What: struct pheap (handle) and what each module keeps in it. No module keeps state elsewhere, except the table of
- * open heaps (open.c) and each thread's cache of its transactions (thread.c).
+ * What: struct pheap (handle) and what each module keeps in it. No module keeps state elsewhere, except the
+ * table of open heaps (open.c) and each thread's cache of its transactions (thread.c).
  *
  * Invariants
- *   H1  The first word of struct pheap and of struct pheap_tx is the base of the user's mapping (frozen ABI).
- *   H2  Handles and transactions live in memory that is never unmapped while the library is loaded, so a stale pointer
- *       reads a magic word that is wrong, not freed memory.
+ *   H1  The first word of struct pheap and of struct pheap_tx is the base of the user's mapping (frozen
+ *       ABI).
+ *   H2  Handles and transactions live in memory that is never unmapped while the library is loaded, so a
+ *       stale pointer reads a magic word that is wrong, not freed memory.
  *   H3  Durable words are reached through the pointers below, which point into `map`, never through `base`.
  */
 #ifndef PH_HEAP_H
@@ -27,10 +29,10 @@
 struct ph_super; /* geometry in memory: super.h */
 
 struct pheap {
-	char *base;		/* user's mapping (H1); PROT_READ in a read-only heap */
-	uint64_t magic;		/* PH_HANDLE_MAGIC while open */
-	uint64_t id;		/* of this open, never reused in this process */
-	char *map;		/* the library's mapping; == base unless read-only */
+	char *base;	/* user's mapping (H1); PROT_READ in a read-only heap */
+	uint64_t magic; /* PH_HANDLE_MAGIC while open */
+	uint64_t id;	/* of this open, never reused in this process */
+	char *map;	/* the library's mapping; == base unless read-only */
 	struct phd_coord *coord;
 	struct phd_member *members;
 	struct phd_stripe *stripes;
@@ -38,7 +40,7 @@ struct pheap {
 	struct phd_head *head;
 	char *lane_logs;
 	uint64_t *desc;
-	uint64_t *bits;		/* 4 words a chunk */
+	uint64_t *bits; /* 4 words a chunk */
 	struct phd_words *words;
 	char *data;
 	uint64_t data_off;
@@ -48,23 +50,23 @@ struct pheap {
 	uint32_t slot;		/* member slot */
 	uint32_t flags;		/* PHEAP_* of open */
 	/* These four are tested as one 32-bit word in pheap_begin: keep them together. */
-	bool read_only;		/* user mapping is PROT_READ; transactions must be PHEAP_READ */
-	bool passive;		/* no write permission on the file: not a member, clean heap only */
-	bool fenced;		/* this member fences in begin (no membarrier) */
-	bool forked;		/* this is the child of the process that opened it */
+	bool read_only; /* user mapping is PROT_READ; transactions must be PHEAP_READ */
+	bool passive;	/* no write permission on the file: not a member, clean heap only */
+	bool fenced;	/* this member fences in begin (no membarrier) */
+	bool forked;	/* this is the child of the process that opened it */
 	int fd;
-	uint32_t ref_count;	/* opens of the same file in this process */
+	uint32_t ref_count; /* opens of the same file in this process */
 	uint64_t dev, inode;
 	uint64_t lock_timeout_ns;
 	struct cds_list_head node; /* in open.c's table */
 	uint64_t recovered_back, recovered_forward, recovery_ns, open_ns;
 	bool was_clean;
 
-	pthread_mutex_t lock;	/* guards txs, lanes_free */
-	struct cds_list_head txs; /* struct pheap_tx of all threads */
+	pthread_mutex_t lock;	       /* guards txs, lanes_free */
+	struct cds_list_head txs;      /* struct pheap_tx of all threads */
 	pthread_mutex_t recovery_lock; /* R2: one recoverer per process */
-	struct ph_alloc *alloc;	/* alloc.c: partial runs, cursors */
-	struct ph_reserve *reserve; /* reserve.c */
+	struct ph_alloc *alloc;	       /* alloc.c: partial runs, cursors */
+	struct ph_reserve *reserve;    /* reserve.c */
 };
 
 /* open.c: aborts with a message: h is no open heap. */

@@ -3,13 +3,12 @@
  * layout.h: every durable struct of a heap file, with offsets; no code.
  *
  * What: the C view of FORMAT.md, which is normative. Little-endian, 64-bit words, page-size independent.
- * Why flat arrays: a pointer finds its chunk, its descriptor, its bitmap and its lock words by arithmetic alone, and an
- * extent of any length is contiguous. The rejected form, directory pieces between groups of data, ends extents at each group.
+ * Why flat arrays: a pointer finds its chunk, its descriptor, its bitmap and its lock words by arithmetic
+ * alone, and an extent of any length is contiguous. The rejected form, directory pieces between groups of
+ * data, ends extents at each group.
  *
- * Three kinds of bytes, never in one cache line:
- *   A  durable data and allocator metadata
- *   B  coordination: valid while somebody is attached; never trusted from another boot
- *   J  journal and superblock
+ * Three kinds of bytes, never in one cache line: A  durable data and allocator metadata B  coordination:
+ * valid while somebody is attached; never trusted from another boot J  journal and superblock
  *
  * Invariants
  *   Y1  A struct here never changes size or meaning within one incompat feature mask.
@@ -21,6 +20,9 @@
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* Tables of fields are laid out by hand. */
+/* clang-format off */
 
 #define PHD_SUPER_MAGIC 0x1a0a0d7061656870ull /* "pheap\r\n\x1a" in file order */
 #define PHD_STATE_MAGIC 0x6574617473706870ull /* "phpstate" */
@@ -45,7 +47,8 @@
 #define PHD_LOCK_ANY ((1ull << 62) + 1)	 /* shared by everyone who is attached */
 #define PHD_LOCK_SLOT ((1ull << 62) + 16) /* + slot: exclusive, alive as long as the member is */
 
-/* Features. An unknown incompat bit: do not open. Unknown ro_compat: open for reading only. Unknown compat: ignore. */
+/* Features. An unknown incompat bit: do not open. Unknown ro_compat: open for reading only. Unknown compat:
+ * ignore. */
 #define PHD_INCOMPAT_KNOWN 0ull
 #define PHD_RO_COMPAT_KNOWN 0ull
 
@@ -65,7 +68,8 @@ struct phd_super {
 	/* 0x050 */ uint32_t epoch_ms;
 	/* 0x054 */ uint32_t member_count;
 	/* 0x058 */ uint32_t lane_count;
-	/* 0x05c */ uint32_t stripe_count;  /* user stripes, a power of two; one more follows them, for names */
+	/* 0x05c */ uint32_t stripe_count;  /* user stripes, a power of two; one more follows them, for
+	 * names */
 	/* 0x060 */ uint32_t lane_log_size; /* bytes, multiple of 64 */
 	/* 0x064 */ uint32_t root_bucket_count; /* 64 */
 	/* 0x068 */ uint64_t coord_off;
@@ -102,10 +106,11 @@ static_assert(offsetof(struct phd_super, crc) == 0x1fc, "offset");
 struct phd_state {
 	/* 0x000 */ uint64_t magic;
 	/* 0x008 */ uint64_t seq;
-	/* 0x010 */ uint8_t boot_id[16];	/* of the machine's boot that last opened; all zero: unknown */
+	/* 0x010 */ uint8_t boot_id[16];   /* of the machine's boot that last opened; all zero: unknown */
 	/* 0x020 */ uint64_t inode;		/* of the file when it was last opened */
 	/* 0x028 */ uint64_t birth_ns;		/* of the file, ns since 1970; 0: the file system has none */
-	/* 0x030 */ uint32_t clean;		/* 1: the last closer synced everything; no lane is in flight */
+	/* 0x030 */ uint32_t clean;                /* 1: the last closer synced everything; no lane is in
+	 * flight */
 	/* 0x034 */ uint32_t durability;
 	/* 0x038 */ uint64_t epoch;
 	/* 0x040 */ uint64_t checkpoint_lsn;
@@ -121,15 +126,18 @@ static_assert(offsetof(struct phd_state, crc) == 0x1fc, "offset");
 
 /* B. Words of the whole heap, each hot one in a line of its own. `word`: see PHD_WORD_*. */
 struct phd_coord {
-	/* 0x000 */ uint64_t open_gen;	      /* of the first opener of this life; written under the gate byte */
+	/* 0x000 */ uint64_t open_gen;           /* of the first opener of this life; written under the gate
+	 * byte */
 	/* 0x008 */ uint64_t attachment_next; /* next attachment number; under the gate byte */
 	/* 0x010 */ uint64_t attachment_limit;
 	/* 0x018 */ uint64_t poison;	      /* 0, or the positive code that poisoned the heap */
 	/* 0x020 */ uint64_t pad0[4];
 	/* 0x040 */ uint64_t gate;	      /* PHD_MODE_* that may run, PHD_GATE_BIAS or PHD_MODE_SWITCH */
-	/* 0x048 */ uint64_t bias_limit;      /* exclusive transactions in a row after which a lane may take the bias */
+	/* 0x048 */ uint64_t bias_limit;      /* exclusive transactions in a row after which a lane may take
+	 * the bias */
 	/* 0x050 */ uint64_t pad1[6];
-	/* 0x080 */ uint64_t drain;	      /* bumped by lanes that end during a switch; futex in the low half */
+	/* 0x080 */ uint64_t drain;              /* bumped by lanes that end during a switch; futex in the
+	 * low half */
 	/* 0x088 */ uint64_t pad2[7];
 	/* 0x0c0 */ uint64_t writer;	      /* word: the exclusive transaction, unless the gate is biased */
 	/* 0x0c8 */ uint64_t writer_last;     /* lane + 1 of the last one; under writer */
@@ -202,13 +210,15 @@ static_assert(offsetof(struct phd_lane, wait_gen) == 0x40, "second line");
 #define PHD_STATE_MODE(s) ((unsigned)((s) >> 8 & 0xff))
 #define PHD_STATE_STEP(s) ((unsigned)((s) & 0xff))
 
-/* Lane used word: end:32 | last:32, units of 8 bytes of log. last is the start of the last record; end 0: empty. */
+/* Lane used word: end:32 | last:32, units of 8 bytes of log. last is the start of the last record; end 0:
+ * empty. */
 #define PHD_USED(end, last) ((uint64_t)(end) << 32 | (uint64_t)(last))
 #define PHD_USED_END(u) ((u) >> 32)
 #define PHD_USED_LAST(u) ((u) & 0xffffffffu)
 
-/* Lock, owner and latch words: gen:47 | lane:15 | shared:1 | waiters:1. Held iff that lane's state has that gen and is
- * not idle; lane >= PHD_WORD_MEMBER: iff member slot (lane - PHD_WORD_MEMBER) has that attachment. */
+/* Lock, owner and latch words: gen:47 | lane:15 | shared:1 | waiters:1. Held iff that lane's state has that
+ * gen and is not idle; lane >= PHD_WORD_MEMBER: iff member slot (lane - PHD_WORD_MEMBER) has that
+ * attachment. */
 #define PHD_WORD_WAITERS 1ull
 #define PHD_WORD_SHARED 2ull
 #define PHD_WORD_FLAGS 3ull
@@ -221,7 +231,8 @@ static_assert(offsetof(struct phd_lane, wait_gen) == 0x40, "second line");
 struct phd_record {
 	/* 0x00 */ uint64_t target;	/* kind << 56 | offset (or chunk, or log position) */
 	/* 0x08 */ uint32_t size;	/* payload, bytes */
-	/* 0x0c */ uint32_t prev;	/* distance back to the previous record's start, units of 8 bytes; 0: first */
+	/* 0x0c */ uint32_t prev;  /* distance back to the previous record's start, units of 8 bytes; 0:
+	 * first */
 };
 static_assert(sizeof(struct phd_record) == 16, "size");
 #define PHD_REC_UNDO 1u	   /* payload: old bytes at offset */
@@ -248,7 +259,8 @@ static_assert(sizeof(struct phd_log_ext) == 32, "size");
 /* A. Head of the data. */
 struct phd_head {
 	/* 0x000 */ uint64_t magic;
-	/* 0x008 */ uint64_t chunk_count; /* chunks backed by the file; only grows. Under growth, after the space exists */
+	/* 0x008 */ uint64_t chunk_count; /* chunks backed by the file; only grows. Under growth, after the
+	 * space exists */
 	/* 0x010 */ uint64_t types_off;	  /* first phd_type, 0: none */
 	/* 0x018 */ uint64_t reserved[5];
 	/* 0x040 */ uint64_t roots[PHD_ROOT_BUCKETS]; /* first phd_root of each bucket */
@@ -264,7 +276,8 @@ struct phd_root {
 };
 static_assert(sizeof(struct phd_root) == 0x58, "size");
 
-/* A. One row of the type table; a block of type PHD_TYPE_TYPE, followed by ptr_count 32-bit offsets. Never freed. */
+/* A. One row of the type table; a block of type PHD_TYPE_TYPE, followed by ptr_count 32-bit offsets. Never
+ * freed. */
 struct phd_type {
 	/* 0x00 */ uint64_t next_off;
 	/* 0x08 */ uint64_t size;
@@ -312,7 +325,8 @@ static_assert(PHD_CHUNK_SIZE / PHD_BLOCK_SIZE_MIN == 8 * sizeof(struct phd_bits)
 
 /* B. Lock words of a chunk. */
 struct phd_words {
-	/* 0x00 */ uint64_t owner; /* word: who may choose among the free blocks of the run here, or claimed the free chunk */
+	/* 0x00 */ uint64_t owner; /* word: who may choose among the free blocks of the run here, or claimed
+	 * the free chunk */
 	/* 0x08 */ uint64_t latch; /* word: who commits to this run's bitmap */
 };
 static_assert(sizeof(struct phd_words) == 16, "size");

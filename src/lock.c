@@ -2,15 +2,16 @@
  *
  * lock.c: key locks of concurrent transactions.
  *
- * What: a key hashes to a stripe; the stripe's word is held by the lane (exclusive), or lanes note the stripe (shared).
- * Why stripes and not a lock per object: nothing to allocate, nothing inside user objects that undo could overwrite. Two
- * keys in one stripe share a lock, which is safe.
+ * What: a key hashes to a stripe; the stripe's word is held by the lane (exclusive), or lanes note the
+ * stripe (shared).
+ * Why stripes and not a lock per object: nothing to allocate, nothing inside user objects that undo could
+ * overwrite. Two keys in one stripe share a lock, which is safe.
  *
  * Invariants
- *   K1  Shared: the note is in the lane before the word is looked at (full barrier); a writer that finds the shared bit
- *       scans the notes after its CAS. One of the two sees the other.
- *   K2  Who waits says for whom, in its lane; a cycle seen twice, a nap apart, with the same generations, is a deadlock, and
- *       its highest lane gives up.
+ *   K1  Shared: the note is in the lane before the word is looked at (full barrier); a writer that finds
+ *       the shared bit scans the notes after its CAS. One of the two sees the other.
+ *   K2  Who waits says for whom, in its lane; a cycle seen twice, a nap apart, with the same generations,
+ *       is a deadlock, and its highest lane gives up.
  *   K3  Locks are held to the end of the transaction, also across a rollback to a savepoint.
  */
 #include "lock.h"
@@ -32,7 +33,8 @@ static uint64_t *stripe_word(const struct pheap *h, uint32_t stripe)
 
 static void wait_note(pheap_tx *tx, uint32_t stripe, uint64_t holder)
 {
-	__atomic_store_n(&tx->lane->wait_gen, PHD_WORD_GEN(holder) << 16 | PHD_WORD_LANE(holder), __ATOMIC_RELAXED);
+	__atomic_store_n(&tx->lane->wait_gen, PHD_WORD_GEN(holder) << 16 | PHD_WORD_LANE(holder),
+			 __ATOMIC_RELAXED);
 	__atomic_store_n(&tx->lane->wait_stripe, stripe + 1, __ATOMIC_RELEASE);
 }
 
@@ -57,7 +59,8 @@ static bool lane_active(const struct pheap *h, uint32_t i)
 }
 
 /* Depth-first over who waits for whom. Shared holders are found by their notes. */
-static bool cycle_from(const struct pheap *h, uint32_t at, uint32_t target, unsigned depth, uint32_t *highest, uint64_t *sum)
+static bool cycle_from(const struct pheap *h, uint32_t at, uint32_t target, unsigned depth, uint32_t *highest,
+		       uint64_t *sum)
 {
 	uint32_t stripe = __atomic_load_n(&h->lanes[at].wait_stripe, __ATOMIC_ACQUIRE);
 	uint64_t word;
@@ -72,7 +75,8 @@ static bool cycle_from(const struct pheap *h, uint32_t at, uint32_t target, unsi
 	if (ph_word_held(h, word) && PHD_WORD_LANE(word) != at) {
 		uint32_t next = PHD_WORD_LANE(word);
 
-		if (next == target || (next < h->super.lane_count && cycle_from(h, next, target, depth + 1, highest, sum)))
+		if (next == target ||
+		    (next < h->super.lane_count && cycle_from(h, next, target, depth + 1, highest, sum)))
 			return true;
 	}
 	if (!(word & PHD_WORD_SHARED))
@@ -102,7 +106,8 @@ static int deadlock_look(pheap_tx *tx, struct wait *w)
 		return 0;
 	}
 	if (w->cycle_sum == sum && highest == tx->lane_idx)
-		return ph_error(tx->h, -EDEADLK, "transactions wait for each other's locks; this one must end and run again");
+		return ph_error(tx->h, -EDEADLK,
+				"transactions wait for each other's locks; this one must end and run again");
 	w->cycle_sum = sum;
 	return 0;
 }
@@ -124,7 +129,8 @@ static int wait_once(pheap_tx *tx, uint32_t stripe, uint64_t seen, struct wait *
 	return rc;
 }
 
-/* K1. The word is ours and has the shared bit: waits for lanes that note the stripe, then takes the bit away. */
+/* K1. The word is ours and has the shared bit: waits for lanes that note the stripe, then takes the bit
+ * away. */
 static int shared_drain(pheap_tx *tx, uint32_t stripe, struct wait *w)
 {
 	struct pheap *h = tx->h;
@@ -139,9 +145,11 @@ static int shared_drain(pheap_tx *tx, uint32_t stripe, struct wait *w)
 			if (w->start_ns == 0)
 				w->start_ns = w->looked_ns = ph_os->clock_ns();
 			else if (ph_os->clock_ns() - w->start_ns > h->lock_timeout_ns)
-				return ph_error(h, -ETIMEDOUT, "waited too long for the shared holders of a lock");
+				return ph_error(h, -ETIMEDOUT,
+						"waited too long for the shared holders of a lock");
 			wait_note(tx, stripe, tx->word);
-			ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen_drain, DEADLOCK_LOOK_NS / 4);
+			ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen_drain,
+					  DEADLOCK_LOOK_NS / 4);
 			rc = deadlock_look(tx, w);
 			wait_clear(tx);
 			if (rc == 0 && (rc = ph_member_check_lane(h, i)) > 0)
@@ -176,7 +184,8 @@ int ph_lock_stripe(pheap_tx *tx, uint32_t stripe)
 		return -ENOMEM;
 	for (;;) {
 		uint64_t seen;
-		enum ph_take took = ph_word_take_free(word, tx->word) ? PH_TAKEN : ph_word_try(h, word, tx->word);
+		enum ph_take took =
+			ph_word_take_free(word, tx->word) ? PH_TAKEN : ph_word_try(h, word, tx->word);
 
 		if (took == PH_MINE && array_has(tx->stripes, tx->stripe_count, stripe))
 			return 0;
@@ -232,14 +241,15 @@ int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
 	if ((__atomic_load_n(word, __ATOMIC_ACQUIRE) & ~PHD_WORD_FLAGS) == tx->word ||
 	    array_has(tx->shared_stripes, tx->shared_count, stripe))
 		return 0;
-	if (!ph_room(&tx->shared_stripes, &tx->shared_room, tx->shared_count + 1, sizeof(*tx->shared_stripes)))
+	if (!ph_room(&tx->shared_stripes, &tx->shared_room, tx->shared_count + 1,
+		     sizeof(*tx->shared_stripes)))
 		return -ENOMEM;
 	note_put(tx, stripe);
 	for (;;) {
 		seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 		if (!(seen & PHD_WORD_SHARED)) {
-			(void)__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_SHARED, false, __ATOMIC_ACQ_REL,
-							  __ATOMIC_RELAXED);
+			(void)__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_SHARED, false,
+							  __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 			continue;
 		}
 		if (!ph_word_held(h, seen))

@@ -42,7 +42,8 @@ size_t ph_log_fits(const struct ph_log *log)
 	return left > sizeof(struct phd_record) ? left - sizeof(struct phd_record) : 0;
 }
 
-static int log_claim(struct pheap_tx *tx, uint64_t want, uint64_t need, uint64_t *ret_chunk, uint64_t *ret_count)
+static int log_claim(struct pheap_tx *tx, uint64_t want, uint64_t need, uint64_t *ret_chunk,
+		     uint64_t *ret_count)
 {
 	struct pheap *h = tx->h;
 	int rc = -ENOSPC;
@@ -89,8 +90,8 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 	ext->size = count * PHD_CHUNK_SIZE;
 	ext->owner = tx->word;
 	ph_order();
-	/* ORDER(ext-link): the head before the link, the link before `used` reaches past it. Crash between: nothing refers to
-	 * the chunks, their owner words die with the lane. Pairs with log.c:ph_log_load. */
+	/* ORDER(ext-link): the head before the link, the link before `used` reaches past it. Crash between:
+	 * nothing refers to the chunks, their owner words die with the lane. Pairs with log.c:ph_log_load. */
 	if (!PH_MUTANT(PH_MUTANT_EXT_UNLINKED))
 		__atomic_store_n(segment_link(tx, log->count - 1), ph_chunk_off(h, chunk), __ATOMIC_RELEASE);
 	log->ext_set = true;
@@ -164,7 +165,8 @@ void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t
 	if (PHD_DESC_KIND(desc) == PHD_DESC_RUN)
 		ph_zero(&h->bits[chunk * 4], count * sizeof(struct phd_bits));
 	for (uint64_t i = 1; i < count; i++)
-		__atomic_store_n(&h->desc[chunk + i], PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), i), __ATOMIC_RELEASE);
+		__atomic_store_n(&h->desc[chunk + i], PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), i),
+				 __ATOMIC_RELEASE);
 	__atomic_store_n(&h->desc[chunk], desc, __ATOMIC_RELEASE);
 }
 
@@ -179,7 +181,9 @@ static void record_apply(struct pheap *h, const struct phd_record *r)
 		break;
 	case PHD_REC_SET:
 		memcpy(payload, ph_record_payload(r), 8);
-		__atomic_store_n(word, PH_MUTANT(PH_MUTANT_APPLY_XOR) ? *word ^ payload[0] : *word | payload[0], __ATOMIC_RELEASE);
+		__atomic_store_n(word,
+				 PH_MUTANT(PH_MUTANT_APPLY_XOR) ? *word ^ payload[0] : *word | payload[0],
+				 __ATOMIC_RELEASE);
 		break;
 	case PHD_REC_CLEAR:
 		memcpy(payload, ph_record_payload(r), 8);
@@ -206,7 +210,8 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 		record_apply(h, r);
 		publish |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
 	}
-	/* ORDER(publish-last): a reader without locks that sees the published word sees everything before it. */
+	/* ORDER(publish-last): a reader without locks that sees the published word sees everything before
+	 * it. */
 	ph_order();
 	for (uint64_t at = 0; publish && at < log->end; at += ph_log_units(r->size)) {
 		r = ph_log_at(log, at);
@@ -257,7 +262,8 @@ static bool target_valid(const struct pheap *h, uint64_t off, uint64_t n)
 
 	if (off >= h->data_off && off <= end && n <= end - off)
 		return true;
-	return off >= lists && n <= sizeof(struct phd_head) && off + n <= h->super.head_off + sizeof(struct phd_head);
+	return off >= lists && n <= sizeof(struct phd_head) &&
+	       off + n <= h->super.head_off + sizeof(struct phd_head);
 }
 
 static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)
@@ -325,15 +331,17 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 		if (at - s->base + 2 > s->room || ph_log_units(r->size) > s->room - (at - s->base) ||
 		    ph_log_units(r->size) > log->end - at || r->prev != at - before || !record_valid(h, r) ||
 		    (PHD_REC_KIND(r->target) == PHD_REC_REVIVE && PHD_REC_OFF(r->target) >= at))
-			return ph_error_recovery(h, PHEAP_ECORRUPT,
-					"the log of lane %u is damaged at position %llu; run pheap-fsck on the file",
-					lane_idx, (unsigned long long)at);
+			return ph_error_recovery(
+				h, PHEAP_ECORRUPT,
+				"the log of lane %u is damaged at position %llu; run pheap-fsck on the file",
+				lane_idx, (unsigned long long)at);
 		before = at;
 		at += ph_log_units(r->size);
 	}
 	if (log->end && before != log->last)
-		return ph_error_recovery(h, PHEAP_ECORRUPT, "the log of lane %u ends in the wrong place; run pheap-fsck on the file",
-				lane_idx);
+		return ph_error_recovery(
+			h, PHEAP_ECORRUPT,
+			"the log of lane %u ends in the wrong place; run pheap-fsck on the file", lane_idx);
 	return 0;
 }
 

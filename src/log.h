@@ -18,21 +18,21 @@
 #include "mutant.h"
 
 struct ph_segment {
-	char *start;	/* address of the first record */
-	uint64_t base;	/* log position of it, units of 8 bytes */
-	uint64_t room;	/* units of 8 bytes */
-	uint64_t off;	/* file offset of the extension head; 0: the lane's own log */
+	char *start;	      /* address of the first record */
+	uint64_t base;	      /* log position of it, units of 8 bytes */
+	uint64_t room;	      /* units of 8 bytes */
+	uint64_t off;	      /* file offset of the extension head; 0: the lane's own log */
 	uint64_t chunk_count; /* of the extension */
 };
 
 struct ph_log {
-	char *next;		/* where the next record goes */
-	char *limit;		/* end of the current segment */
-	uint64_t end, last;	/* as in the used word */
-	char *first, *first_limit; /* of the lane's own log */
+	char *next;		     /* where the next record goes */
+	char *limit;		     /* end of the current segment */
+	uint64_t end, last;	     /* as in the used word */
+	char *first, *first_limit;   /* of the lane's own log */
 	struct ph_segment *segments; /* segments[0] is the lane's own log */
 	uint32_t count, room;
-	bool ext_set;		/* lane->ext_off is not 0 */
+	bool ext_set; /* lane->ext_off is not 0 */
 };
 
 struct pheap_tx;
@@ -45,8 +45,8 @@ size_t ph_log_fits(const struct ph_log *log);
 void ph_log_trim(struct pheap_tx *tx);
 struct phd_record *ph_log_at(const struct ph_log *log, uint64_t position);
 void ph_log_apply(struct pheap *h, const struct ph_log *log);
-/* Restores what UNDO records from the end down to position `to` hold; with revive (own log only) also REVIVE records:
- * a log read from the file is not trusted to rewrite itself. */
+/* Restores what UNDO records from the end down to position `to` hold; with revive (own log only) also
+ * REVIVE records: a log read from the file is not trusted to rewrite itself. */
 void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool revive);
 void ph_log_free(struct ph_log *log);
 /* Recovery: builds and validates the log of a lane. 0, PHEAP_ECORRUPT with a sentence, -ENOMEM. */
@@ -78,10 +78,12 @@ static inline uint64_t ph_log_push(struct ph_log *log, struct phd_lane *lane, ui
 	log->next += units * 8;
 	log->end = position + units;
 	log->last = position;
-	/* ORDER(undo-used): the whole record before `used` past it. Crash between: the record is not seen, and the bytes
-	 * it stands for have not been touched. Pairs with log.c:ph_log_load. */
-	__atomic_store_n(&lane->used, PH_MUTANT(PH_MUTANT_USED_LATE) ? PHD_USED(position, position - r->prev) :
-							PHD_USED(position + units, position), __ATOMIC_RELEASE);
+	/* ORDER(undo-used): the whole record before `used` past it. Crash between: the record is not seen,
+	 * and the bytes it stands for have not been touched. Pairs with log.c:ph_log_load. */
+	__atomic_store_n(&lane->used,
+			 PH_MUTANT(PH_MUTANT_USED_LATE) ? PHD_USED(position, position - r->prev)
+							: PHD_USED(position + units, position),
+			 __ATOMIC_RELEASE);
 	ph_order();
 	return position;
 }
@@ -93,8 +95,9 @@ static inline void ph_log_reset(struct ph_log *log, struct phd_lane *lane)
 	log->limit = log->first_limit;
 	log->end = log->last = 0;
 	log->count = 1;
-	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane, an empty log.
-	 * Without it recovery would undo with the records of the last transaction. Pairs with log.c:ph_log_load. */
+	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane,
+	 * an empty log. Without it recovery would undo with the records of the last transaction. Pairs with
+	 * log.c:ph_log_load. */
 	if (!PH_MUTANT(PH_MUTANT_USED_KEPT))
 		__atomic_store_n(&lane->used, 0, __ATOMIC_RELEASE);
 	if (__builtin_expect(log->ext_set, 0)) {

@@ -30,13 +30,15 @@ int ph_member_check(struct pheap *h, uint32_t slot)
 {
 	int rc;
 
-	if (slot >= h->super.member_count || h->passive || !__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE))
+	if (slot >= h->super.member_count || h->passive ||
+	    !__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE))
 		return 0;
 	rc = ph_member_alive(h, slot);
 	if (rc != 0)
 		return rc < 0 ? rc : 0;
-	/* Asked, never tried: trying would make two askers look alive to each other. Now that it is dead, the byte decides
-	 * which process recovers it, the mutex which thread (an OFD lock does not exclude threads of one process). */
+	/* Asked, never tried: trying would make two askers look alive to each other. Now that it is dead,
+	 * the byte decides which process recovers it, the mutex which thread (an OFD lock does not exclude
+	 * threads of one process). */
 	pthread_mutex_lock(&h->recovery_lock);
 	rc = 0;
 	if (__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE)) {
@@ -78,7 +80,8 @@ int pheap_member_alive(const pheap *h, uint64_t member)
 {
 	ph_heap_check(h, "pheap_member_alive");
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	if (member == 0)
 		return 0;
 	for (uint32_t i = 0; i < h->super.member_count; i++)
@@ -110,7 +113,8 @@ int pheap_recover(pheap *h, uint32_t *ret_members)
 
 	ph_heap_check(h, "pheap_recover");
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	rc = ph_member_check_all(h);
 	if (ret_members)
 		*ret_members = rc > 0 ? (uint32_t)rc : 0;

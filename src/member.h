@@ -3,7 +3,8 @@
  * member.h: attached processes: who is alive, and who is named in a message.
  *
  * Invariant
- *   B1  Alive means: the slot's OFD byte is locked. Nothing else does: not the pid, not /proc, not a heartbeat.
+ *   B1  Alive means: the slot's OFD byte is locked. Nothing else does: not the pid, not /proc, not a
+ *       heartbeat.
  */
 #ifndef PH_MEMBER_H
 #define PH_MEMBER_H

@@ -3,8 +3,8 @@
  * memory.c: changing memory in place: the undo side of a transaction.
  *
  * Invariant
- *   U1  When pheap_modify returns, every byte of the range has its old value in the log, or was free space when the
- *       transaction (or its latest savepoint) began.
+ *   U1  When pheap_modify returns, every byte of the range has its old value in the log, or was free space
+ *       when the transaction (or its latest savepoint) began.
  */
 #include <errno.h>
 
@@ -13,7 +13,8 @@
 #include "tx.h"
 #include "word.h"
 
-/* Chunks that were free when the transaction began and that it claimed: whatever is stored there needs no undo. */
+/* Chunks that were free when the transaction began and that it claimed: whatever is stored there needs no
+ * undo. */
 static bool range_fresh(const pheap_tx *tx, uint64_t off, size_t n)
 {
 	const struct pheap *h = tx->h;
@@ -22,7 +23,8 @@ static bool range_fresh(const pheap_tx *tx, uint64_t off, size_t n)
 	if (tx->savepoint_count || tx->ops.desc_count == 0)
 		return false;
 	for (uint64_t chunk = first; chunk <= last; chunk++)
-		if ((__atomic_load_n(&h->words[chunk].owner, __ATOMIC_RELAXED) & ~PHD_WORD_FLAGS) != tx->word ||
+		if ((__atomic_load_n(&h->words[chunk].owner, __ATOMIC_RELAXED) & ~PHD_WORD_FLAGS) !=
+			    tx->word ||
 		    PHD_DESC_KIND(ph_desc_load(h, chunk)) != PHD_DESC_FREE)
 			return false;
 	return true;
@@ -110,7 +112,8 @@ static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, 
 
 	if (!ph_heap_has(tx->h, off, n)) {
 		if (p)
-			ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_modify: %zu bytes at %p are not in this heap", n, p);
+			ph_tx_fail(tx, PHEAP_EFOREIGN, "pheap_modify: %zu bytes at %p are not in this heap",
+				   n, p);
 		return NULL;
 	}
 	if (n == 0)
@@ -149,9 +152,12 @@ void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0))
 		return modify_refuse(tx);
 	off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
-	/* Within one line of the heap (n = 0 wraps to a large number), nothing special pending, room for any such record. */
-	if (__builtin_expect(n - 1 > 63 - off % 64 || tx->modify_long || off < tx->h->data_off || off >= __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) ||
-			     tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit, 0))
+	/* Within one line of the heap (n = 0 wraps to a large number), nothing special pending, room for
+	 * any such record. */
+	if (__builtin_expect(n - 1 > 63 - off % 64 || tx->modify_long || off < tx->h->data_off ||
+				     off >= __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) ||
+				     tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit,
+			     0))
 		return modify_long(tx, p, n);
 	if (n == 8) {
 		if (!ph_cover_line(&tx->cover, off, 8))
@@ -162,7 +168,8 @@ void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 	} else {
 		return modify_line(tx, p, n);
 	}
-	/* ORDER(used-store): `used` is past the record before the caller can store. Pairs with log.c:ph_log_undo. */
+	/* ORDER(used-store): `used` is past the record before the caller can store. Pairs with
+	 * log.c:ph_log_undo. */
 	return (void *)(uintptr_t)p;
 }
 

@@ -2,7 +2,8 @@
  *
  * mutant.h: places where the harness may break the library on purpose, to prove that it would notice.
  *
- * What: PH_MUTANT(PH_MUTANT_x) is constant 0 in every library that is installed; in the harness's own build it asks which break is on.
+ * What: PH_MUTANT(PH_MUTANT_x) is constant 0 in every library that is installed; in the harness's own build
+ * it asks which break is on.
  * Why in the code and not as patches: a patch rots, and one build serves all breaks.
  *
  * Invariant
@@ -18,6 +19,7 @@ extern int ph_mutant;
 #define PH_MUTANT(n) 0
 #endif
 
+/* clang-format off */
 #define PH_MUTANT_USED_EARLY 1	     /* undo-used: `used` passes a record that is not written yet */
 #define PH_MUTANT_USED_LATE 2	     /* used-store: the user may store before the record counts */
 #define PH_MUTANT_ABORT_IDLE 3	     /* undo-idle: abort goes idle before the bytes are back */

@@ -2,7 +2,8 @@
  *
  * ops.c: allocator operations of one transaction: their records, their latches, their tests. See alloc.h.
  *
- * Latch order: runs by ascending head chunk, then the directory. Nothing waits for a user lock while holding one.
+ * Latch order: runs by ascending head chunk, then the directory. Nothing waits for a user lock while
+ * holding one.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -56,8 +57,12 @@ static int op_get(pheap_tx *tx, uint64_t head, uint64_t word_idx, struct ph_op *
 	    !ph_room(&ops->heads, &ops->head_room, ops->count + 1 + ops->desc_count, sizeof(*ops->heads)))
 		return -ENOMEM;
 	ops->ops[ops->count++] = (struct ph_op){
-		
-		.word_idx = word_idx, .head = head, .desc = ph_desc_load(tx->h, head), .set_pos = PH_NO_POSITION, .clr_pos = PH_NO_POSITION};
+
+		.word_idx = word_idx,
+		.head = head,
+		.desc = ph_desc_load(tx->h, head),
+		.set_pos = PH_NO_POSITION,
+		.clr_pos = PH_NO_POSITION};
 	if (!map_note(ops)) {
 		ops->count--;
 		return -ENOMEM;
@@ -124,7 +129,8 @@ int ph_ops_clear(pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask)
 
 	if (rc)
 		return rc;
-	/* Allocated since the latest savepoint: as if it had never been, and at once free again for this transaction. */
+	/* Allocated since the latest savepoint: as if it had never been, and at once free again for this
+	 * transaction. */
 	if ((op->set & mask) && mask_take_back(tx, op->set_pos, mask)) {
 		op->set &= ~mask;
 		return 0;
@@ -154,7 +160,8 @@ int ph_ops_desc(pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc,
 	if (!ph_map_put(&ops->desc_map, chunk, ops->desc_count))
 		return -ENOMEM; /* the caller dooms: the record is undone with the rest */
 	tx->modify_long = true;
-	ops->descs[ops->desc_count++] = (struct ph_desc_op){chunk, count, old_desc, new_desc, position, first};
+	ops->descs[ops->desc_count++] =
+		(struct ph_desc_op){chunk, count, old_desc, new_desc, position, first};
 	if (new_desc == 0)
 		tx->has_frees = true;
 	return 0;
@@ -171,7 +178,8 @@ uint64_t ph_ops_desc_of(const pheap_tx *tx, const struct pheap *h, uint64_t chun
 	return ph_desc_load(h, chunk);
 }
 
-/* --- commit -------------------------------------------------------------------------------------------------------- */
+/* --- commit
+ * -------------------------------------------------------------------------------------------------------- */
 
 static int head_compare(const void *a, const void *b)
 {
@@ -188,7 +196,8 @@ static void heads_collect(struct ph_ops *ops)
 		if (n == 0 || ops->heads[n - 1] != ops->ops[i].head)
 			ops->heads[n++] = ops->ops[i].head;
 	for (uint32_t i = 0; i < ops->desc_count; i++)
-		if (PHD_DESC_KIND(ops->descs[i].new_desc) == PHD_DESC_RUN || PHD_DESC_KIND(ops->descs[i].old_desc) == PHD_DESC_RUN)
+		if (PHD_DESC_KIND(ops->descs[i].new_desc) == PHD_DESC_RUN ||
+		    PHD_DESC_KIND(ops->descs[i].old_desc) == PHD_DESC_RUN)
 			ops->heads[n++] = ops->descs[i].chunk;
 	if (n > 1)
 		qsort(ops->heads, n, sizeof(*ops->heads), head_compare);
@@ -208,12 +217,16 @@ static int masks_test(pheap_tx *tx)
 		uint64_t now = __atomic_load_n(&h->bits[op->word_idx], __ATOMIC_ACQUIRE);
 
 		if (op->set & now)
-			ph_fatal("broken invariant: a chosen block of chunk %llu is allocated", (unsigned long long)op->head);
+			ph_fatal("broken invariant: a chosen block of chunk %llu is allocated",
+				 (unsigned long long)op->head);
 		if (op->clr & ~(now | op->set))
-			return ph_error(h, -EINVAL, "double free: another transaction freed a block in chunk %llu meanwhile",
-					(unsigned long long)op->head);
+			return ph_error(
+				h, -EINVAL,
+				"double free: another transaction freed a block in chunk %llu meanwhile",
+				(unsigned long long)op->head);
 		if (ph_desc_load(h, op->head) != op->desc)
-			return ph_error(h, -EINVAL, "double free: the run at chunk %llu is gone", (unsigned long long)op->head);
+			return ph_error(h, -EINVAL, "double free: the run at chunk %llu is gone",
+					(unsigned long long)op->head);
 	}
 	return 0;
 }
@@ -226,8 +239,10 @@ static int descs_test(pheap_tx *tx)
 		const struct ph_desc_op *d = &tx->ops.descs[i];
 
 		if (d->first && ph_desc_load(h, d->chunk) != d->old_desc)
-			return ph_error(h, -EINVAL, "double free: another transaction freed the block at chunk %llu meanwhile",
-					(unsigned long long)d->chunk);
+			return ph_error(
+				h, -EINVAL,
+				"double free: another transaction freed the block at chunk %llu meanwhile",
+				(unsigned long long)d->chunk);
 	}
 	return 0;
 }
@@ -300,7 +315,8 @@ void ph_ops_release(pheap_tx *tx)
 			ph_chunk_freed(h, tx->ops.descs[i].chunk);
 }
 
-/* --- rollback ------------------------------------------------------------------------------------------------------ */
+/* --- rollback
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void ops_rebuild(pheap_tx *tx)
 {
@@ -316,7 +332,8 @@ static void ops_rebuild(pheap_tx *tx)
 		uint32_t kind = PHD_REC_KIND(r->target);
 
 		if (kind == PHD_REC_SET || kind == PHD_REC_CLEAR) {
-			struct ph_op *op = ph_ops_find(ops, (PHD_REC_OFF(r->target) - tx->h->super.bits_off) / 8);
+			struct ph_op *op =
+				ph_ops_find(ops, (PHD_REC_OFF(r->target) - tx->h->super.bits_off) / 8);
 			uint64_t mask;
 
 			ph_assert(op != NULL);
@@ -342,7 +359,8 @@ void ph_ops_forget(pheap_tx *tx, uint64_t position)
 	while (ops->desc_count && ops->descs[ops->desc_count - 1].position >= position) {
 		struct ph_desc_op d = ops->descs[--ops->desc_count];
 
-		/* Claimed for an allocation that no longer is: free at once, or a loop of rollbacks would fill the heap. */
+		/* Claimed for an allocation that no longer is: free at once, or a loop of rollbacks would
+		 * fill the heap. */
 		if (d.old_desc == 0 && PHD_DESC_KIND(d.new_desc) == PHD_DESC_EXTENT)
 			ph_chunk_unclaim(tx->h, tx->word, d.chunk, d.count);
 	}

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * os.h: the platform seam. Every system call that touches a file, a lock, a clock or an identity goes through one table.
+ * os.h: the platform seam. Every system call that touches a file, a lock, a clock or an identity goes
+ * through one table.
  *
  * What: a table of functions; each returns what the call returns, or -errno. Code above never sees errno.
- * Why a table and not weak symbols: explorers swap it at run time, per process, to record stores and syncs, to inject each errno at
- * each call, and to make images byte-deterministic (uuid, boot id, inode, birth time and command come from here and nowhere else).
+ * Why a table and not weak symbols: explorers swap it at run time, per process, to record stores and syncs,
+ * to inject each errno at each call, and to make images byte-deterministic (uuid, boot id, inode, birth
+ * time and command come from here and nowhere else).
  *
  * Invariants
  *   O1  No function here retries after EIO; EINTR is retried inside.
@@ -19,9 +21,9 @@
 
 struct ph_file_info {
 	uint64_t dev, inode;
-	uint64_t birth_ns;	/* 0: unknown */
-	uint64_t size;		/* bytes */
-	uint64_t allocated;	/* bytes the file system has set aside */
+	uint64_t birth_ns;  /* 0: unknown */
+	uint64_t size;	    /* bytes */
+	uint64_t allocated; /* bytes the file system has set aside */
 	uint64_t link_count;
 	bool regular, directory;
 };
@@ -31,15 +33,21 @@ struct ph_os {
 	int (*file_open)(const char *path, int flags, unsigned mode);
 	int (*file_close)(int fd);
 	int (*file_info)(int fd, struct ph_file_info *ret);
-	int (*file_network)(int fd); /* 1: on a network or user-space file system that breaks mmap or locks; 0: no */
-	int (*file_read)(int fd, void *buf, size_t n, uint64_t off);	    /* 0, or -EIO and others; short: -ENODATA */
+	int (*file_network)(
+		int fd); /* 1: on a network or user-space file system that breaks mmap or locks; 0: no */
+	int (*file_read)(int fd, void *buf, size_t n,
+			 uint64_t off); /* 0, or -EIO and others; short: -ENODATA */
 	int (*file_write)(int fd, const void *buf, size_t n, uint64_t off); /* all n bytes, not durable */
-	int (*file_write_sync)(int fd, const void *buf, size_t n, uint64_t off); /* all n bytes, durable on return */
+	int (*file_write_sync)(int fd, const void *buf, size_t n,
+			       uint64_t off); /* all n bytes, durable on return */
 	int (*file_truncate)(int fd, uint64_t size);
-	int (*file_allocate)(int fd, uint64_t off, uint64_t n); /* posix_fallocate: space exists and size reaches off + n */
+	int (*file_allocate)(int fd, uint64_t off,
+			     uint64_t n); /* posix_fallocate: space exists and size reaches off + n */
 	int (*file_sync)(int fd);
-	int (*file_create_unnamed)(const char *path, unsigned mode, char *ret_temporary, size_t n); /* fd in path's folder; temporary "" if O_TMPFILE */
-	int (*file_link)(int fd, const char *temporary, const char *path); /* gives the unnamed file its name: -EEXIST if taken */
+	int (*file_create_unnamed)(const char *path, unsigned mode, char *ret_temporary,
+				   size_t n); /* fd in path's folder; temporary "" if O_TMPFILE */
+	int (*file_link)(int fd, const char *temporary,
+			 const char *path); /* gives the unnamed file its name: -EEXIST if taken */
 	int (*file_unlink)(const char *path);
 	int (*folder_sync)(const char *path); /* of the folder that holds path */
 
@@ -52,7 +60,8 @@ struct ph_os {
 	void *(*map)(void *address, size_t n, bool writable, int fd, bool fixed, int *ret_rc);
 	int (*unmap)(void *address, size_t n);
 
-	/* Sleeping. Timeouts in ns, relative; 0 on wake, -EAGAIN value differs, -ETIMEDOUT. Shared between processes. */
+	/* Sleeping. Timeouts in ns, relative; 0 on wake, -EAGAIN value differs, -ETIMEDOUT. Shared between
+	 * processes. */
 	int (*futex_wait)(const uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 	void (*futex_wake)(const uint32_t *word, int count);
 	int (*fence_register)(void); /* membarrier registration, 0 or -errno */

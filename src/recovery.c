@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * recovery.c: see recovery.h. Work is O(what was in flight): one pass over the lane heads, then the logs that are not idle.
+ * recovery.c: see recovery.h. Work is O(what was in flight): one pass over the lane heads, then the logs
+ * that are not idle.
  */
 #include "recovery.h"
 
@@ -27,14 +28,15 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 		h->recovered_forward++;
 	} else if (!PH_MUTANT(PH_MUTANT_NO_UNDO)) {
 		if (PH_MUTANT(PH_MUTANT_RECOVER_IDLE))
-			__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+			__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
+					 __ATOMIC_RELEASE);
 		ph_log_undo(h, &log, 0, false);
 		/* A transaction that had changed nothing is not worth a mention. */
 		h->recovered_back += log.end != 0;
 	}
 	ph_log_free(&log);
-	/* ORDER(undo-idle), ORDER(apply-idle): every byte before idle, because idle frees all locks at once. Crash between: done
-	 * again from the same log. */
+	/* ORDER(undo-idle), ORDER(apply-idle): every byte before idle, because idle frees all locks at
+	 * once. Crash between: done again from the same log. */
 	__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
 	return 0;
 }

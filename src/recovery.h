@@ -12,7 +12,7 @@
 
 #include "heap.h"
 
-int ph_recovery_all(struct pheap *h);			 /* first opener, under the gate */
+int ph_recovery_all(struct pheap *h);			/* first opener, under the gate */
 int ph_recovery_member(struct pheap *h, uint32_t slot); /* caller holds the slot's byte */
 
 #endif

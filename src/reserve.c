@@ -49,7 +49,8 @@ static struct reserved *item_find(const struct pheap *h, uint64_t off)
 
 static bool item_add(struct ph_reserve *r, const struct ph_block *b, uint32_t run)
 {
-	if (!ph_room(&r->items, &r->room, r->count + 1, sizeof(*r->items)) || !ph_map_put(&r->map, b->off, r->count))
+	if (!ph_room(&r->items, &r->room, r->count + 1, sizeof(*r->items)) ||
+	    !ph_map_put(&r->map, b->off, r->count))
 		return false;
 	r->items[r->count++] = (struct reserved){.block = *b, .run = run};
 	return true;
@@ -73,7 +74,8 @@ static bool run_pick(const struct pheap *h, const struct reserved_run *run, stru
 	uint32_t blocks = ph_run_blocks(run->desc);
 
 	for (uint32_t w = 0; w * 64 < blocks; w++) {
-		uint64_t avail = ~(__atomic_load_n(&h->bits[run->head * 4 + w], __ATOMIC_ACQUIRE) | run->chosen[w]);
+		uint64_t avail =
+			~(__atomic_load_n(&h->bits[run->head * 4 + w], __ATOMIC_ACQUIRE) | run->chosen[w]);
 		uint32_t bit;
 
 		if (blocks - w * 64 < 64)
@@ -104,7 +106,8 @@ static int reserve_small(pheap_tx *tx, struct ph_reserve *r, size_t n, uint32_t 
 	int rc;
 
 	for (i = 0; i < r->run_count; i++)
-		if (PHD_DESC_TYPE(r->runs[i].desc) == type && PHD_DESC_BLOCK_SIZE(r->runs[i].desc) == PHD_DESC_BLOCK_SIZE(key) &&
+		if (PHD_DESC_TYPE(r->runs[i].desc) == type &&
+		    PHD_DESC_BLOCK_SIZE(r->runs[i].desc) == PHD_DESC_BLOCK_SIZE(key) &&
 		    run_pick(h, &r->runs[i], &b))
 			break;
 	if (i == r->run_count) {
@@ -155,9 +158,14 @@ void *pheap_reserve(pheap *h, size_t n, uint32_t type)
 
 	ph_heap_check(h, "pheap_reserve");
 	if (h->forked || h->read_only || n == 0 || type > PHD_TYPE_USER_MAX || n > h->super.size_max) {
-		ph_error(h, h->forked ? PHEAP_EFORKED : h->read_only ? -EROFS : -EINVAL,
-			 "pheap_reserve: %s", h->forked ? "this heap was opened by the parent process" :
-			 h->read_only ? "the heap is open for reading only" : "a size of 0, or beyond max_size, or a type above 65535");
+		ph_error(h,
+			 h->forked	? PHEAP_EFORKED
+			 : h->read_only ? -EROFS
+					: -EINVAL,
+			 "pheap_reserve: %s",
+			 h->forked	? "this heap was opened by the parent process"
+			 : h->read_only ? "the heap is open for reading only"
+					: "a size of 0, or beyond max_size, or a type above 65535");
 		return NULL;
 	}
 	tx = ph_thread_tx(h, &rc);
@@ -168,8 +176,9 @@ void *pheap_reserve(pheap *h, size_t n, uint32_t type)
 	pthread_mutex_lock(&h->lock);
 	if (!h->reserve)
 		h->reserve = calloc(1, sizeof(*h->reserve));
-	rc = !h->reserve ? -ENOMEM : n <= PHD_BLOCK_SIZE_MAX ? reserve_small(tx, h->reserve, n, type, &off) :
-	     reserve_extent(tx, h->reserve, n, type, &off);
+	rc = !h->reserve	       ? -ENOMEM
+	     : n <= PHD_BLOCK_SIZE_MAX ? reserve_small(tx, h->reserve, n, type, &off)
+				       : reserve_extent(tx, h->reserve, n, type, &off);
 	pthread_mutex_unlock(&h->lock);
 	if (rc == 0)
 		return h->base + off;
@@ -191,18 +200,21 @@ int pheap_publish(pheap_tx *tx, void *p)
 	pthread_mutex_lock(&tx->h->lock);
 	item = off ? item_find(tx->h, off) : NULL;
 	if (!item || item->pending)
-		rc = ph_error(tx->h, !off ? PHEAP_EFOREIGN : -EINVAL, "pheap_publish: %p is not a reserved block of this process", p);
-	else if (!ph_room(&tx->published, &tx->published_room, tx->published_count + 1, sizeof(*tx->published)))
+		rc = ph_error(tx->h, !off ? PHEAP_EFOREIGN : -EINVAL,
+			      "pheap_publish: %p is not a reserved block of this process", p);
+	else if (!ph_room(&tx->published, &tx->published_room, tx->published_count + 1,
+			  sizeof(*tx->published)))
 		rc = -ENOMEM;
 	if (rc == 0) {
 		b = item->block;
-		rc = b.run ? ph_ops_set(tx, b.head, b.word_idx, b.mask) :
-		     ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), 0, b.desc);
+		rc = b.run ? ph_ops_set(tx, b.head, b.word_idx, b.mask)
+			   : ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), 0, b.desc);
 	}
 	if (rc == 0) {
 		item->pending = true;
 		tx->extras = true;
-		tx->published[tx->published_count++] = (struct ph_published){.off = off, .serial = tx->savepoint_serial};
+		tx->published[tx->published_count++] =
+			(struct ph_published){.off = off, .serial = tx->savepoint_serial};
 		ph_cover_add(&tx->cover, b.off, b.size);
 		tx->modify_long = true;
 	}
@@ -232,7 +244,8 @@ void pheap_cancel(pheap *h, void *p)
 	pthread_mutex_lock(&h->lock);
 	item = item_find(h, (uint64_t)((uintptr_t)p - (uintptr_t)h->base));
 	if (!item || item->pending)
-		ph_fatal("pheap_cancel: %p is not a reserved block of this process, or is being published", p);
+		ph_fatal("pheap_cancel: %p is not a reserved block of this process, or is being published",
+			 p);
 	item_leave(h, item);
 	pthread_mutex_unlock(&h->lock);
 }

@@ -2,11 +2,12 @@
  *
  * reserve.h: blocks filled outside of any transaction, made real by one.
  *
- * What: a reserved block lies in a run, or in chunks, whose owner word names this member. Nothing durable says so:
- * when the process dies, its words are free and the block never was.
+ * What: a reserved block lies in a run, or in chunks, whose owner word names this member. Nothing durable
+ * says so: when the process dies, its words are free and the block never was.
  *
  * Invariants
- *   V1  A reserved block is in this process's table and nowhere else, until a transaction that published it commits.
+ *   V1  A reserved block is in this process's table and nowhere else, until a transaction that published it
+ *       commits.
  *   V2  pending is set iff an open transaction has a record that would make it allocated.
  */
 #ifndef PH_RESERVE_H

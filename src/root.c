@@ -40,7 +40,8 @@ static int name_check(const pheap *h, const char *name, const char *call)
 /* An entry of the file, or NULL when off can not be one. */
 static struct phd_root *entry_at(const pheap *h, uint64_t off)
 {
-	if (off % 8 || !ph_heap_has(h, off, sizeof(struct phd_root)) || off + sizeof(struct phd_root) > ph_chunk_off(h, ph_chunk_count(h)))
+	if (off % 8 || !ph_heap_has(h, off, sizeof(struct phd_root)) ||
+	    off + sizeof(struct phd_root) > ph_chunk_off(h, ph_chunk_count(h)))
 		return NULL;
 	return (struct phd_root *)(void *)(h->map + off);
 }
@@ -77,7 +78,8 @@ void ph_root_forget(pheap_tx *tx, uint64_t savepoint_id)
 		tx->pending_count--;
 }
 
-static int pending_add(pheap_tx *tx, const char *name, uint64_t entry_off, uint64_t off, uint64_t size, bool created)
+static int pending_add(pheap_tx *tx, const char *name, uint64_t entry_off, uint64_t off, uint64_t size,
+		       bool created)
 {
 	struct ph_root_pending *p;
 
@@ -85,8 +87,12 @@ static int pending_add(pheap_tx *tx, const char *name, uint64_t entry_off, uint6
 		return -ENOMEM;
 	tx->extras = true;
 	p = &tx->pending[tx->pending_count++];
-	*p = (struct ph_root_pending){.entry_off = entry_off, .off = off, .size = size, .serial = tx->savepoint_serial,
-				      .bucket = name_bucket(name), .created = created};
+	*p = (struct ph_root_pending){.entry_off = entry_off,
+				      .off = off,
+				      .size = size,
+				      .serial = tx->savepoint_serial,
+				      .bucket = name_bucket(name),
+				      .created = created};
 	memcpy(p->name, name, strlen(name));
 	return 0;
 }
@@ -112,7 +118,8 @@ static int entry_create(pheap_tx *tx, const char *name, uint64_t off, uint64_t s
 		return rc;
 	memcpy(entry.name, name, strlen(name));
 	ph_copy(h->map + entry_off, &entry, sizeof(entry));
-	rc = ph_defer_publish(tx, h->super.head_off + offsetof(struct phd_head, roots) + bucket * 8, entry_off);
+	rc = ph_defer_publish(tx, h->super.head_off + offsetof(struct phd_head, roots) + bucket * 8,
+			      entry_off);
 	return rc ? rc : pending_add(tx, name, entry_off, off, size, true);
 }
 
@@ -160,13 +167,16 @@ static int root_check(pheap_tx *tx, const char *name, uint64_t off, uint64_t sai
 	const char *why;
 
 	if (ph_block_find(tx->h, tx, off, &b, &why))
-		return ph_tx_fail(tx, PHEAP_ECORRUPT, "root \"%s\" at 0x%llx is %s; run pheap-fsck on the file", name,
+		return ph_tx_fail(tx, PHEAP_ECORRUPT,
+				  "root \"%s\" at 0x%llx is %s; run pheap-fsck on the file", name,
 				  (unsigned long long)off, why);
 	if (PHD_DESC_TYPE(b.desc) != type)
-		return ph_tx_fail(tx, PHEAP_ELAYOUT, "root \"%s\" has type %u in the file, %u in this program", name,
+		return ph_tx_fail(tx, PHEAP_ELAYOUT,
+				  "root \"%s\" has type %u in the file, %u in this program", name,
 				  PHD_DESC_TYPE(b.desc), type);
 	if (said ? said != n : n > b.size)
-		return ph_tx_fail(tx, PHEAP_ELAYOUT, "root \"%s\" has %llu bytes in the file, %zu in this program", name,
+		return ph_tx_fail(tx, PHEAP_ELAYOUT,
+				  "root \"%s\" has %llu bytes in the file, %zu in this program", name,
 				  (unsigned long long)(said ? said : b.size), n);
 	return 0;
 }
@@ -187,7 +197,8 @@ const void *pheap_root(pheap_tx *tx, const char *name, size_t n, uint32_t type)
 	uint64_t off, size = 0;
 	int rc;
 
-	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open && tx->read_only && !tx->h->forked)
+	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open && tx->read_only &&
+	    !tx->h->forked)
 		rc = tx->doom; /* finding is reading */
 	else
 		rc = ph_tx_enter(tx, "pheap_root");
@@ -202,7 +213,9 @@ const void *pheap_root(pheap_tx *tx, const char *name, size_t n, uint32_t type)
 		goto fail;
 	off = name_get(tx->h, tx, name, &size);
 	if (!off && tx->read_only) {
-		rc = ph_error(tx->h, -ENOENT, "pheap_root: no root \"%s\", and a transaction that reads can not create it", name);
+		rc = ph_error(tx->h, -ENOENT,
+			      "pheap_root: no root \"%s\", and a transaction that reads can not create it",
+			      name);
 		goto fail;
 	}
 	if (!off && tx->mode == PHD_MODE_CONCURRENT) {
@@ -266,7 +279,8 @@ int pheap_root_next(const pheap *h, char name[64])
 
 	ph_heap_check(h, "pheap_root_next");
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	if (!name || strnlen(name, PHD_NAME_SIZE) == PHD_NAME_SIZE)
 		return ph_error(h, -EINVAL, "pheap_root_next: name must be \"\" or what the last call gave");
 	off = h->head->roots[0];
@@ -284,7 +298,8 @@ int pheap_root_next(const pheap *h, char name[64])
 			const struct phd_root *e = entry_at(h, off);
 
 			if (!e)
-				return ph_error(h, PHEAP_ECORRUPT, "the list of roots is damaged; run pheap-fsck on the file");
+				return ph_error(h, PHEAP_ECORRUPT,
+						"the list of roots is damaged; run pheap-fsck on the file");
 			if (__atomic_load_n(&e->off, __ATOMIC_ACQUIRE)) {
 				memcpy(name, e->name, PHD_NAME_SIZE);
 				name[PHD_NAME_SIZE - 1] = 0;

@@ -2,8 +2,9 @@
  *
  * root.h: names of blocks.
  *
- * What: 64 lists of entries in the heap head's buckets; entries are blocks, never freed, so a reader without locks can
- * walk them at any time. Entries become visible by PUBLISH records, so an aborted creation was never seen.
+ * What: 64 lists of entries in the heap head's buckets; entries are blocks, never freed, so a reader
+ * without locks can walk them at any time. Entries become visible by PUBLISH records, so an aborted
+ * creation was never seen.
  *
  * Invariants
  *   Q1  One entry per name: creating and rebinding hold the stripe of names to the end of the transaction.

@@ -2,14 +2,14 @@
  *
  * run.c: runs of blocks of one size and type.
  *
- * What: a thread keeps, per class and type, a hint to the run it used last; it takes that run's owner word with one CAS and
- * picks a free bit. New runs are made by an internal transaction of their own and start empty, so aborting leaves no trace
- * but an empty run, which is reclaimed when chunks run short.
- * Why a new run commits at once, instead of with the transaction that first uses it: then every lookup of a block reads
- * descriptors only, and two transactions never see different directories.
+ * What: a thread keeps, per class and type, a hint to the run it used last; it takes that run's owner word
+ * with one CAS and picks a free bit. New runs are made by an internal transaction of their own and start
+ * empty, so aborting leaves no trace but an empty run, which is reclaimed when chunks run short.
+ * Why a new run commits at once, instead of with the transaction that first uses it: then every lookup of a
+ * block reads descriptors only, and two transactions never see different directories.
  *
- * Sizes: steps of 8 bytes to 128, of 16 to 1024, then eight steps to each doubling up to 16 KiB; waste of a class is thus at
- * most 7 bytes, 15 bytes, 1/8.
+ * Sizes: steps of 8 bytes to 128, of 16 to 1024, then eight steps to each doubling up to 16 KiB; waste of a
+ * class is thus at most 7 bytes, 15 bytes, 1/8.
  */
 #include <errno.h>
 
@@ -17,8 +17,8 @@
 #include "tx.h"
 #include "word.h"
 
-#define SWEEP_BUDGET 2048u   /* descriptors looked at before a new run is made instead */
-#define RECLAIM_BATCH 16u    /* runs in one internal transaction */
+#define SWEEP_BUDGET 2048u /* descriptors looked at before a new run is made instead */
+#define RECLAIM_BATCH 16u  /* runs in one internal transaction */
 #define HEAP_SMALL (1ull << 20)
 #define HEAP_MIDDLE (64ull << 20)
 
@@ -40,7 +40,10 @@ size_t ph_run_class(size_t n)
 uint32_t ph_run_length(const struct pheap *h, size_t block_size)
 {
 	uint64_t bytes = ph_chunk_count(h) << PHD_CHUNK_SHIFT;
-	uint32_t length = bytes < HEAP_SMALL ? 1 : bytes < HEAP_MIDDLE ? 4 : PHD_RUN_COUNT_MAX, best = PHD_RUN_COUNT_MAX;
+	uint32_t length = bytes < HEAP_SMALL	? 1
+			  : bytes < HEAP_MIDDLE ? 4
+						: PHD_RUN_COUNT_MAX,
+		 best = PHD_RUN_COUNT_MAX;
 	size_t least = SIZE_MAX;
 
 	for (; length <= PHD_RUN_COUNT_MAX; length++) {
@@ -135,7 +138,8 @@ static bool run_take(struct pheap *h, uint64_t word, uint64_t head, uint64_t des
 	return false;
 }
 
-/* --- where this process knows of free blocks ------------------------------------------------------------------------ */
+/* --- where this process knows of free blocks
+ * ------------------------------------------------------------------------ */
 
 static struct ph_bin *bin_get(struct ph_alloc *a, uint64_t key)
 {
@@ -143,7 +147,8 @@ static struct ph_bin *bin_get(struct ph_alloc *a, uint64_t key)
 
 	if (i >= 0)
 		return &a->bins[i];
-	if (!ph_room(&a->bins, &a->bin_room, a->bin_count + 1, sizeof(*a->bins)) || !ph_map_put(&a->bin_map, key, a->bin_count))
+	if (!ph_room(&a->bins, &a->bin_room, a->bin_count + 1, sizeof(*a->bins)) ||
+	    !ph_map_put(&a->bin_map, key, a->bin_count))
 		return NULL;
 	memset(&a->bins[a->bin_count], 0, sizeof(*a->bins));
 	a->bins[a->bin_count].key = key;
@@ -191,7 +196,8 @@ void ph_run_cache_return(struct pheap_tx *tx)
 }
 
 /* A run that frees noted. Under the allocator's lock. */
-static bool recent_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, uint64_t *ret_head, uint64_t *ret_desc)
+static bool recent_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, uint64_t *ret_head,
+			uint64_t *ret_desc)
 {
 	struct pheap *h = tx->h;
 	uint32_t kept = bin->recent_count;
@@ -199,24 +205,27 @@ static bool recent_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, u
 	while (kept > 0) {
 		uint64_t head = bin->recent[--kept], desc = ph_desc_load(h, head);
 
-		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && run_key(desc) == bin->key && run_has_free(tx, word, head, desc)) {
+		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && run_key(desc) == bin->key &&
+		    run_has_free(tx, word, head, desc)) {
 			if (!run_take(h, word, head, desc))
 				continue; /* in use by another: stays noted */
 			*ret_head = head;
 			*ret_desc = desc;
-			memmove(&bin->recent[kept], &bin->recent[kept + 1], (bin->recent_count - kept - 1) * sizeof(*bin->recent));
+			memmove(&bin->recent[kept], &bin->recent[kept + 1],
+				(bin->recent_count - kept - 1) * sizeof(*bin->recent));
 			bin->recent_count--;
 			return true;
 		}
-		memmove(&bin->recent[kept], &bin->recent[kept + 1], (bin->recent_count - kept - 1) * sizeof(*bin->recent));
+		memmove(&bin->recent[kept], &bin->recent[kept + 1],
+			(bin->recent_count - kept - 1) * sizeof(*bin->recent));
 		bin->recent_count--;
 	}
 	return false;
 }
 
 /* Walks the directory on from the bin's cursor. Under the allocator's lock. */
-static bool sweep_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, uint64_t budget, uint64_t *ret_head,
-		       uint64_t *ret_desc)
+static bool sweep_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, uint64_t budget,
+		       uint64_t *ret_head, uint64_t *ret_desc)
 {
 	struct pheap *h = tx->h;
 	uint64_t end = ph_chunk_count(h), at = bin->cursor;
@@ -226,7 +235,8 @@ static bool sweep_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, ui
 
 		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN) {
 			step = PHD_DESC_RUN_COUNT(desc);
-			if (run_key(desc) == bin->key && run_has_free(tx, word, at, desc) && run_take(h, word, at, desc)) {
+			if (run_key(desc) == bin->key && run_has_free(tx, word, at, desc) &&
+			    run_take(h, word, at, desc)) {
 				*ret_head = at;
 				*ret_desc = desc;
 				bin->cursor = at + (step ? step : 1);
@@ -241,7 +251,8 @@ static bool sweep_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, ui
 	return false;
 }
 
-/* --- new runs, empty runs ------------------------------------------------------------------------------------------- */
+/* --- new runs, empty runs
+ * ------------------------------------------------------------------------------------------- */
 
 static int run_make(pheap_tx *tx, uint64_t word, uint64_t desc, uint64_t *ret_head, uint64_t *ret_desc)
 {
@@ -326,9 +337,11 @@ static uint64_t reclaim_collect(pheap_tx *helper, uint64_t *at)
 		else if (PHD_DESC_KIND(desc) == PHD_DESC_EXTENT)
 			step = PHD_DESC_COUNT(desc);
 		*at += step ? step : 1;
-		if (PHD_DESC_KIND(desc) != PHD_DESC_RUN || !run_is_empty(h, head, desc) || !run_take(h, helper->word, head, desc))
+		if (PHD_DESC_KIND(desc) != PHD_DESC_RUN || !run_is_empty(h, head, desc) ||
+		    !run_take(h, helper->word, head, desc))
 			continue;
-		/* While we own it nobody chooses here, and who chose before has ended: empty now is empty until commit. */
+		/* While we own it nobody chooses here, and who chose before has ended: empty now is empty
+		 * until commit. */
 		if (!run_is_empty(h, head, desc)) {
 			ph_word_release(h, &h->words[head].owner, helper->word);
 			continue;
@@ -362,7 +375,8 @@ uint64_t ph_run_reclaim(struct pheap_tx *tx)
 	return all;
 }
 
-/* --- allocation ------------------------------------------------------------------------------------------------------ */
+/* --- allocation
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* A free bit of the run that this transaction has not chosen; UINT32_MAX: none. */
 static uint32_t bit_pick(pheap_tx *tx, struct ph_run_hint *hint)

@@ -37,7 +37,8 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 		ph_log_undo(tx->h, &tx->log, sp.end, true);
 		tx->log.end = sp.end;
 		tx->log.last = sp.last;
-		/* ORDER(rollback-used): bytes back before `used` is lowered. Crash between: undone again as a whole. */
+		/* ORDER(rollback-used): bytes back before `used` is lowered. Crash between: undone again as
+		 * a whole. */
 		__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
 		ph_order();
 		ph_ops_forget(tx, sp.end);

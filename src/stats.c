@@ -15,7 +15,8 @@ static uint64_t run_allocated(const pheap *h, uint64_t head, uint64_t desc)
 	uint64_t n = 0;
 
 	for (uint32_t w = 0; w * 64 < blocks; w++)
-		n += (uint64_t)__builtin_popcountll(__atomic_load_n(&h->bits[head * 4 + w], __ATOMIC_ACQUIRE));
+		n += (uint64_t)__builtin_popcountll(
+			__atomic_load_n(&h->bits[head * 4 + w], __ATOMIC_ACQUIRE));
 	return n;
 }
 
@@ -59,11 +60,12 @@ static void directory_scan(const pheap *h, struct pheap_stats *s)
 
 static uint64_t tx_private_size(const pheap_tx *tx)
 {
-	uint64_t n = sizeof(*tx) + tx->log.room * sizeof(*tx->log.segments) + tx->ops.room * sizeof(*tx->ops.ops) +
-		     tx->ops.desc_room * sizeof(*tx->ops.descs) + tx->ops.head_room * sizeof(*tx->ops.heads) +
-		     (tx->ops.map.room + tx->ops.desc_map.room) * sizeof(struct ph_map_slot) +
-		     tx->savepoint_room * sizeof(*tx->savepoints) + tx->callback_room * sizeof(*tx->callbacks) +
-		     (tx->stripe_room + tx->shared_room) * sizeof(uint32_t);
+	uint64_t n =
+		sizeof(*tx) + tx->log.room * sizeof(*tx->log.segments) + tx->ops.room * sizeof(*tx->ops.ops) +
+		tx->ops.desc_room * sizeof(*tx->ops.descs) + tx->ops.head_room * sizeof(*tx->ops.heads) +
+		(tx->ops.map.room + tx->ops.desc_map.room) * sizeof(struct ph_map_slot) +
+		tx->savepoint_room * sizeof(*tx->savepoints) + tx->callback_room * sizeof(*tx->callbacks) +
+		(tx->stripe_room + tx->shared_room) * sizeof(uint32_t);
 
 	return tx->helper ? n + tx_private_size(tx->helper) : n;
 }
@@ -90,7 +92,8 @@ int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size)
 	if (!ret || ret_size < sizeof(s.size))
 		return ph_error(h, -EINVAL, "pheap_stats: ret is NULL or ret_size below 8");
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	directory_scan(h, &s);
 	for (uint32_t i = 0; i < h->super.member_count; i++)
 		s.member_count += __atomic_load_n(&h->members[i].attachment, __ATOMIC_RELAXED) != 0;
@@ -100,7 +103,8 @@ int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size)
 	}
 	if (ph_os->file_info(h->fd, &info) == 0)
 		s.file_size = info.size;
-	s.journal_size = h->super.journal_count * PHD_CHUNK_SIZE + (uint64_t)h->super.lane_count * h->super.lane_log_size;
+	s.journal_size = h->super.journal_count * PHD_CHUNK_SIZE +
+			 (uint64_t)h->super.lane_count * h->super.lane_log_size;
 	s.directory_size = h->data_off - h->super.desc_off;
 	s.private_size = private_size(h);
 	s.size = ret_size < sizeof(s) ? ret_size : sizeof(s);

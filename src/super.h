@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * super.h: the superblock and the state sector: computing a geometry, checking one that was read, writing both.
+ * super.h: the superblock and the state sector: computing a geometry, checking one that was read, writing
+ * both.
  *
  * Invariants
  *   S1  A phd_super that ph_super_check accepted can be used for address arithmetic without further checks.
@@ -14,10 +15,12 @@
 #include "layout.h"
 #include "pheap.h"
 
-/* Fills everything but uuid, crc and copy for a new heap; 0 or -EINVAL with a sentence. Options are resolved (no zeros left
- * that mean "default"): see ph_super_defaults. ret_chunk_count: chunks that initial_size pays for. */
+/* Fills everything but uuid, crc and copy for a new heap; 0 or -EINVAL with a sentence. Options are
+ * resolved (no zeros left that mean "default"): see ph_super_defaults. ret_chunk_count: chunks that
+ * initial_size pays for. */
 int ph_super_plan(const struct pheap_options *opt, struct phd_super *ret, uint64_t *ret_chunk_count);
-/* Reads both copies by pread from fd; the first valid one. -PHEAP codes with a sentence: EFORMAT (not a heap, newer), ECORRUPT. */
+/* Reads both copies by pread from fd; the first valid one. -PHEAP codes with a sentence: EFORMAT (not a
+ * heap, newer), ECORRUPT. */
 int ph_super_read(int fd, uint64_t file_size, struct phd_super *ret);
 int ph_super_check(const struct phd_super *super);
 void ph_super_seal(struct phd_super *super, uint32_t copy);
@@ -26,8 +29,8 @@ int ph_state_read(int fd, struct phd_state *ret, uint32_t *ret_copy);
 /* Next copy: seq + 1, sealed, written durable. */
 int ph_state_write(int fd, struct phd_state *state, uint32_t *copy);
 
-/* Space that must exist in the file before chunks [from, to) may be used: ranges of descriptors, bitmaps, words and data,
- * rounded to blocks. 0 or -errno of the allocation; never undone. */
+/* Space that must exist in the file before chunks [from, to) may be used: ranges of descriptors, bitmaps,
+ * words and data, rounded to blocks. 0 or -errno of the allocation; never undone. */
 int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint64_t to);
 
 #endif

@@ -83,11 +83,13 @@ static int lane_try(pheap_tx *tx)
 		uint64_t none = 0, state;
 
 		if (__atomic_load_n(&lane->owner, __ATOMIC_RELAXED) != 0 ||
-		    !__atomic_compare_exchange_n(&lane->owner, &none, owner, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		    !__atomic_compare_exchange_n(&lane->owner, &none, owner, false, __ATOMIC_ACQ_REL,
+						 __ATOMIC_RELAXED))
 			continue;
 		state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE);
 		if (PHD_STATE_STEP(state) != PHD_STEP_IDLE)
-			return ph_error(h, PHEAP_ECORRUPT, "lane %u is free but not idle; run pheap-fsck on the file", i);
+			return ph_error(h, PHEAP_ECORRUPT,
+					"lane %u is free but not idle; run pheap-fsck on the file", i);
 		tx->lane = lane;
 		tx->lane_idx = i;
 		tx->gen = PHD_STATE_GEN(state);
@@ -119,10 +121,11 @@ static int lane_claim(pheap_tx *tx)
 		rc = lane_try(tx); /* somebody else may just have recovered one */
 	if (rc != -EUSERS)
 		return rc;
-	return ph_error(h, -EUSERS,
-			"all %u lanes of the heap are in use (a thread takes one, and a second one to make room); create it "
-			"with a larger lane_count",
-			h->super.lane_count);
+	return ph_error(
+		h, -EUSERS,
+		"all %u lanes of the heap are in use (a thread takes one, and a second one to make room); create it "
+		"with a larger lane_count",
+		h->super.lane_count);
 }
 
 static void tx_close(pheap_tx *tx)
@@ -288,7 +291,8 @@ void ph_thread_heap_close(pheap *h)
 		if (tx->helper)
 			tx_retire(tx->helper);
 		tx->helper = NULL;
-		/* Its thread finds the wrong magic and retires the object itself: the list is that thread's own. */
+		/* Its thread finds the wrong magic and retires the object itself: the list is that thread's
+		 * own. */
 		__atomic_store_n(&tx->magic, 0, __ATOMIC_RELEASE);
 		tx->writable_by = NULL;
 	}
@@ -312,7 +316,8 @@ void ph_thread_fork_done(void)
 	pthread_mutex_unlock(&end_lock);
 }
 
-/* In the child, whose one thread may be in the middle of a transaction of its own: the short paths must not believe that. */
+/* In the child, whose one thread may be in the middle of a transaction of its own: the short paths must not
+ * believe that. */
 void ph_thread_heap_forked(pheap *h)
 {
 	pheap_tx *tx;

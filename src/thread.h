@@ -3,7 +3,8 @@
  * thread.h: which transaction objects a thread has, and the lanes behind them.
  *
  * Invariants
- *   D1  A lane belongs to one thread of one member from its first transaction until the thread ends or the heap closes.
+ *   D1  A lane belongs to one thread of one member from its first transaction until the thread ends or the
+ *       heap closes.
  *   D2  A thread that ends, normally or by cancellation, first aborts what it has open.
  */
 #ifndef PH_THREAD_H
@@ -11,8 +12,8 @@
 
 #include "tx.h"
 
-pheap_tx *ph_thread_tx(pheap *h, int *ret_rc);	     /* this thread's, made when missing */
-pheap_tx *ph_thread_tx_find(const pheap *h);	     /* or NULL */
+pheap_tx *ph_thread_tx(pheap *h, int *ret_rc);	       /* this thread's, made when missing */
+pheap_tx *ph_thread_tx_find(const pheap *h);	       /* or NULL */
 pheap_tx *ph_thread_helper(pheap_tx *tx, int *ret_rc); /* for internal transactions */
 void ph_thread_heap_close(pheap *h);
 

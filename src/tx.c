@@ -53,8 +53,9 @@ int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...)
 		ph_error(tx->h, rc, "%s", text);
 	}
 	if (!format && (rc == -ENOMEM || rc == -E2BIG))
-		ph_error(tx->h, rc, rc == -ENOMEM ? "this process has no memory for the transaction's private tables" :
-			 "the transaction's log is longer than 32 GiB; split it");
+		ph_error(tx->h, rc,
+			 rc == -ENOMEM ? "this process has no memory for the transaction's private tables"
+				       : "the transaction's log is longer than 32 GiB; split it");
 	if (!tx->doom) {
 		tx->doom = rc;
 		tx->doom_position = tx->savepoint_serial;
@@ -73,7 +74,8 @@ int ph_tx_refuse(pheap_tx *tx, const char *call)
 	if (tx->thread != &ph_thread)
 		return ph_error(tx->h, -EPERM, "%s: the transaction belongs to another thread", call);
 	if (tx->h->forked)
-		return ph_error(tx->h, PHEAP_EFORKED, "%s: the transaction was begun by the parent process", call);
+		return ph_error(tx->h, PHEAP_EFORKED, "%s: the transaction was begun by the parent process",
+				call);
 	if (!tx->open)
 		return ph_error(tx->h, PHEAP_EENDED, "%s: the transaction has ended", call);
 	if (tx->doom)
@@ -81,7 +83,8 @@ int ph_tx_refuse(pheap_tx *tx, const char *call)
 	return ph_tx_fail(tx, -EROFS, "%s: the transaction was begun with PHEAP_READ", call);
 }
 
-/* --- the lane ------------------------------------------------------------------------------------------------------ */
+/* --- the lane
+ * ------------------------------------------------------------------------------------------------------ */
 
 static inline void lane_begin(pheap_tx *tx)
 {
@@ -100,9 +103,11 @@ static void tables_clear(pheap_tx *tx)
 /* The lane becomes idle, which frees all words of the transaction at once. */
 static inline void lane_idle(pheap_tx *tx)
 {
-	/* ORDER(commit-point), ORDER(apply-idle), ORDER(undo-idle): all stores of the transaction, or all of its undo, before
-	 * idle. Crash between: recovery finds the lane not idle and does it again. Pairs with recovery.c:lane_recover. */
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+	/* ORDER(commit-point), ORDER(apply-idle), ORDER(undo-idle): all stores of the transaction, or all
+	 * of its undo, before idle. Crash between: recovery finds the lane not idle and does it again.
+	 * Pairs with recovery.c:lane_recover. */
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
+			 __ATOMIC_RELEASE);
 }
 
 static inline void lane_next(pheap_tx *tx)
@@ -127,7 +132,8 @@ static void lane_end(pheap_tx *tx)
 void ph_tx_undo_step(pheap_tx *tx)
 {
 	if (PH_MUTANT(PH_MUTANT_ABORT_IDLE))
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
+				 __ATOMIC_RELEASE);
 	ph_log_undo(tx->h, &tx->log, 0, false);
 	lane_end(tx);
 }
@@ -142,12 +148,15 @@ int ph_tx_commit_step(pheap_tx *tx)
 			return rc;
 		if (tx->has_defers && tx->has_frees)
 			ph_defer_drop_freed(tx);
-		/* ORDER(commit-point): every record and every store in place before committed. From here on recovery goes
-		 * forward. */
+		/* ORDER(commit-point): every record and every store in place before committed. From here on
+		 * recovery goes forward. */
 		if (!PH_MUTANT(PH_MUTANT_NO_COMMITTED))
-			__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
+			__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
+					 __ATOMIC_RELEASE);
 		if (PH_MUTANT(PH_MUTANT_APPLY_IDLE))
-			__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
+			__atomic_store_n(&tx->lane->state,
+					 PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
+					 __ATOMIC_RELEASE);
 		ph_order();
 		ph_log_apply(tx->h, &tx->log);
 		ph_order();
@@ -156,7 +165,8 @@ int ph_tx_commit_step(pheap_tx *tx)
 	return 0;
 }
 
-/* --- internal transactions ----------------------------------------------------------------------------------------- */
+/* --- internal transactions
+ * ----------------------------------------------------------------------------------------- */
 
 pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
 {
@@ -165,7 +175,8 @@ pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
 	if (!helper)
 		return NULL;
 	lane_begin(helper);
-	__atomic_store_n(&helper->lane->state, PHD_STATE(helper->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+	__atomic_store_n(&helper->lane->state, PHD_STATE(helper->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE),
+			 __ATOMIC_RELEASE);
 	ph_order();
 	helper->open = true;
 	helper->doom = 0;
@@ -190,18 +201,22 @@ void ph_tx_internal_abort(pheap_tx *helper)
 	helper->open = false;
 }
 
-/* --- begin --------------------------------------------------------------------------------------------------------- */
+/* --- begin
+ * --------------------------------------------------------------------------------------------------------- */
 
 static int begin_nested(pheap_tx *tx, uint32_t flags, pheap_tx **ret)
 {
 	int rc;
 
 	if (!(flags & PHEAP_NEST))
-		return ph_error(tx->h, PHEAP_EACTIVE, "this thread already has a transaction in this heap; end it, or use PHEAP_NEST");
+		return ph_error(
+			tx->h, PHEAP_EACTIVE,
+			"this thread already has a transaction in this heap; end it, or use PHEAP_NEST");
 	if (tx->doom)
 		return tx->doom;
 	if (tx->read_only && !(flags & PHEAP_READ))
-		return ph_error(tx->h, -EROFS, "the open transaction is PHEAP_READ; one that writes can not nest in it");
+		return ph_error(tx->h, -EROFS,
+				"the open transaction is PHEAP_READ; one that writes can not nest in it");
 	rc = ph_savepoint_push(tx, 1);
 	if (rc)
 		return rc;
@@ -217,9 +232,11 @@ static int begin_refuse(pheap *h, uint32_t flags, pheap_tx **ret)
 		return ph_error(h, -EINVAL, "pheap_begin: ret is NULL");
 	*ret = NULL;
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	if (flags & ~BEGIN_FLAGS)
-		return ph_error(h, -EINVAL, "pheap_begin: flags 0x%x belong to another call", flags & ~BEGIN_FLAGS);
+		return ph_error(h, -EINVAL, "pheap_begin: flags 0x%x belong to another call",
+				flags & ~BEGIN_FLAGS);
 	if (h->read_only && !(flags & PHEAP_READ))
 		return ph_error(h, -EROFS, "the heap is open for reading only; begin with PHEAP_READ");
 	return 0;
@@ -251,7 +268,9 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	tx->extras = tx->lane == NULL;
 	if (tx->lane) {
 		if (h->coord->poison != 0 && !tx->read_only)
-			return ph_error(h, PHEAP_EPOISONED, "recovery of a dead process failed; close the heap and run pheap-fsck on it");
+			return ph_error(
+				h, PHEAP_EPOISONED,
+				"recovery of a dead process failed; close the heap and run pheap-fsck on it");
 		lane_begin(tx);
 		rc = ph_gate_enter(tx, h, tx->mode, (flags & PHEAP_NOWAIT) != 0);
 		if (rc)
@@ -266,7 +285,8 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	return 0;
 }
 
-static_assert(offsetof(struct pheap, forked) == offsetof(struct pheap, read_only) + 3, "four flags, one word");
+static_assert(offsetof(struct pheap, forked) == offsetof(struct pheap, read_only) + 3,
+	      "four flags, one word");
 
 /* Neither read-only, passive, fenced nor forked. */
 static inline bool heap_plain(const pheap *h)
@@ -301,7 +321,9 @@ static inline __attribute__((always_inline)) int begin_short(pheap *h, uint32_t 
 
 int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
 {
-	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || !ret || h->id != ph_thread.heap_id || !heap_plain(h), 0) ||
+	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || !ret || h->id != ph_thread.heap_id ||
+				     !heap_plain(h),
+			     0) ||
 	    __builtin_expect(ph_thread.tx->open || h->coord->poison, 0))
 		return begin_long(h, flags, ret);
 	if (__builtin_expect(flags == 0, 1))
@@ -311,7 +333,8 @@ int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
 	return begin_long(h, flags, ret);
 }
 
-/* --- end ----------------------------------------------------------------------------------------------------------- */
+/* --- end
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void notify_all(pheap_tx *tx)
 {
@@ -430,7 +453,8 @@ int pheap_wait(pheap *h, uint64_t lsn, int32_t timeout_ms)
 	(void)timeout_ms;
 	ph_heap_check(h, "pheap_wait");
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	if (lsn)
 		return ph_error(h, -EINVAL, "pheap_wait: no commit of this heap returned that number");
 	return 0;
@@ -481,7 +505,8 @@ int pheap_run(pheap *h, uint32_t flags, int (*fn)(pheap_tx *tx, void *arg), void
 	return rc;
 }
 
-/* --- questions ----------------------------------------------------------------------------------------------------- */
+/* --- questions
+ * ----------------------------------------------------------------------------------------------------- */
 
 int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg)
 {
@@ -496,7 +521,8 @@ int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg)
 	if (!ph_room(&tx->callbacks, &tx->callback_room, tx->callback_count + 1, sizeof(*tx->callbacks)))
 		return ph_tx_fail(tx, -ENOMEM, "no memory for a callback");
 	tx->extras = true;
-	tx->callbacks[tx->callback_count++] = (struct ph_callback){.fn = fn, .arg = arg, .position = tx->savepoint_serial};
+	tx->callbacks[tx->callback_count++] =
+		(struct ph_callback){.fn = fn, .arg = arg, .position = tx->savepoint_serial};
 	return 0;
 }
 

@@ -2,19 +2,20 @@
  *
  * tx.h: a thread's transaction, and the steps that modules of the library share.
  *
- * What: struct pheap_tx is made once per thread and heap (and once more for internal transactions) and reused.
- * Why reused: beginning is then a few plain stores; a stale pointer still points to a transaction object (H2).
+ * What: struct pheap_tx is made once per thread and heap (and once more for internal transactions) and
+ * reused.
+ * Why reused: beginning is then a few plain stores; a stale pointer still points to a transaction object
+ * (H2).
  *
  * States, and the one function per edge
  *
- *   ended --ph_tx_open--> open --ph_tx_fail--> doomed
- *     ^                    |  \                  |
- *     |                    |   `--rollback-------'  (savepoint.c lifts a doom that came after it)
- *     +--ph_tx_finish------+ commit, abort
+ *   ended --ph_tx_open--> open --ph_tx_fail--> doomed ^                    |  \                  | |
+ *   |   `--rollback-------'  (savepoint.c lifts a doom that came after it) +--ph_tx_finish------+ commit,
+ *   abort
  *
  * Invariants
- *   T1  writable_by is the owner thread iff the transaction is open, not doomed and may change memory; so one compare
- *       is the whole check of the fast path, and every other answer comes from ph_tx_refuse.
+ *   T1  writable_by is the owner thread iff the transaction is open, not doomed and may change memory; so
+ *       one compare is the whole check of the fast path, and every other answer comes from ph_tx_refuse.
  *   T2  log.end, log.last equal lane->used outside of the functions of log.c.
  *   T3  What ops and descs hold is what the SET, CLEAR and DESC records of the log say.
  *   T4  A failure between open and the commit point leaves durable state as it was.
@@ -68,8 +69,8 @@ struct pheap_tx {
 	uint32_t lane_idx;
 	uint32_t mode;
 	uint64_t gen;
-	uint64_t word; /* PHD_WORD(gen, lane_idx) */
-	uint64_t gate; /* its value that let this transaction in */
+	uint64_t word;		/* PHD_WORD(gen, lane_idx) */
+	uint64_t gate;		/* its value that let this transaction in */
 	uint64_t exclusive_row; /* times in a row that this lane found the writer word free and its own */
 	uint64_t magic;
 	struct ph_cover cover;
@@ -97,20 +98,21 @@ struct pheap_tx {
 	struct ph_root_pending *pending; /* root.c */
 	uint32_t pending_count, pending_room;
 
-	struct pheap_tx *helper;     /* for internal transactions */
+	struct pheap_tx *helper; /* for internal transactions */
 	struct cds_list_head thread_node, heap_node;
 };
 
 /* tx.c */
 int ph_tx_refuse(pheap_tx *tx, const char *call); /* why the fast check failed: a code, never 0 */
 int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
-int ph_tx_commit_step(pheap_tx *tx); /* through the commit point to idle; on error nothing happened and it is still open */
-void ph_tx_undo_step(pheap_tx *tx);  /* all bytes back, idle */
+int ph_tx_commit_step(
+	pheap_tx *tx); /* through the commit point to idle; on error nothing happened and it is still open */
+void ph_tx_undo_step(pheap_tx *tx); /* all bytes back, idle */
 pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc);
 int ph_tx_internal_commit(pheap_tx *helper);
 void ph_tx_internal_abort(pheap_tx *helper);
 bool ph_tx_any_open(pheap *h);
-void ph_tx_abort_all(pheap_tx *tx); /* whatever its nesting; by its thread */
+void ph_tx_abort_all(pheap_tx *tx);		    /* whatever its nesting; by its thread */
 void ph_tx_forget(pheap_tx *tx, uint64_t position); /* what the private tables hold beyond a log position */
 
 /* Grows an array of the transaction; false: no memory. */
@@ -132,7 +134,8 @@ static inline uint64_t ph_tx_range(const pheap_tx *tx, const void *p, size_t n)
 	return ph_heap_has(tx->h, off, n) ? off : 0;
 }
 
-/* Logs the old bytes unless they are covered; then [off, off + n) may be stored to. 0 or a code (not yet doomed). */
+/* Logs the old bytes unless they are covered; then [off, off + n) may be stored to. 0 or a code (not yet
+ * doomed). */
 int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n);
 static inline int ph_fail_if(pheap_tx *tx, int rc)
 {

@@ -32,7 +32,8 @@ static int row_find(const struct pheap *h, uint32_t number, const struct phd_typ
 		const struct phd_type *row = row_at(h, off);
 
 		if (!row || i == CHAIN_MAX)
-			return ph_error(NULL, PHEAP_ECORRUPT, "the table of types is damaged; run pheap-fsck on the file");
+			return ph_error(NULL, PHEAP_ECORRUPT,
+					"the table of types is damaged; run pheap-fsck on the file");
 		if (row->number == number) {
 			*ret = row;
 			return 0;
@@ -45,31 +46,39 @@ static int row_find(const struct pheap *h, uint32_t number, const struct phd_typ
 static int type_check(const struct pheap_type *t)
 {
 	if (t->number == 0 || t->number > PHD_TYPE_USER_MAX || t->size == 0 || !t->name || !*t->name ||
-	    strnlen(t->name, PHD_NAME_SIZE) == PHD_NAME_SIZE || t->align == 0 || (t->align & (t->align - 1)) ||
-	    (t->ptr_count && !t->ptr_offs) || t->ptr_count > t->size / 8)
-		return ph_error(NULL, -EINVAL,
-				"type %u: number 1 to 65535, a size, a power of two as alignment, a name of 1 to 63 bytes and at "
-				"most size / 8 pointers are needed", t->number);
+	    strnlen(t->name, PHD_NAME_SIZE) == PHD_NAME_SIZE || t->align == 0 ||
+	    (t->align & (t->align - 1)) || (t->ptr_count && !t->ptr_offs) || t->ptr_count > t->size / 8)
+		return ph_error(
+			NULL, -EINVAL,
+			"type %u: number 1 to 65535, a size, a power of two as alignment, a name of 1 to 63 bytes and at "
+			"most size / 8 pointers are needed",
+			t->number);
 	for (uint64_t i = 0; i < t->ptr_count; i++)
 		if (t->ptr_offs[i] % 8 || t->size < 8 || t->ptr_offs[i] > t->size - 8)
-			return ph_error(NULL, -EINVAL, "type %u (%s): no pointer fits at offset %u", t->number, t->name, t->ptr_offs[i]);
+			return ph_error(NULL, -EINVAL, "type %u (%s): no pointer fits at offset %u",
+					t->number, t->name, t->ptr_offs[i]);
 	return 0;
 }
 
 static int row_compare(const struct phd_type *row, const struct pheap_type *t)
 {
-	if (row->size == t->size && row->align == t->align && strncmp(row->name, t->name, PHD_NAME_SIZE) == 0 &&
-	    row->ptr_count == t->ptr_count && (t->ptr_count == 0 || memcmp(row->ptr_offs, t->ptr_offs, t->ptr_count * 4) == 0))
+	if (row->size == t->size && row->align == t->align &&
+	    strncmp(row->name, t->name, PHD_NAME_SIZE) == 0 && row->ptr_count == t->ptr_count &&
+	    (t->ptr_count == 0 || memcmp(row->ptr_offs, t->ptr_offs, t->ptr_count * 4) == 0))
 		return 0;
-	return ph_error(NULL, PHEAP_ELAYOUT,
-			"type %u is %.63s with %llu bytes in the file, %s with %llu bytes (or other fields) in this program; "
-			"open it with the program that made it, or convert it", t->number, row->name, (unsigned long long)row->size,
-			t->name, (unsigned long long)t->size);
+	return ph_error(
+		NULL, PHEAP_ELAYOUT,
+		"type %u is %.63s with %llu bytes in the file, %s with %llu bytes (or other fields) in this program; "
+		"open it with the program that made it, or convert it",
+		t->number, row->name, (unsigned long long)row->size, t->name, (unsigned long long)t->size);
 }
 
 static int row_add(pheap_tx *tx, const struct pheap_type *t, uint64_t *next_off)
 {
-	struct phd_type row = {.next_off = *next_off, .size = t->size, .number = t->number, .align = t->align,
+	struct phd_type row = {.next_off = *next_off,
+			       .size = t->size,
+			       .number = t->number,
+			       .align = t->align,
 			       .ptr_count = (uint32_t)t->ptr_count};
 	uint64_t off, room;
 	int rc = ph_block_alloc(tx, sizeof(row) + t->ptr_count * 4, 8, PHD_TYPE_TYPE, &off, &room);
@@ -115,7 +124,8 @@ int ph_types_register(struct pheap *h, const struct pheap_type *types, uint64_t 
 	bool missing = false;
 
 	if (count && !types)
-		return ph_error(NULL, -EINVAL, "type_count is %llu and types is NULL", (unsigned long long)count);
+		return ph_error(NULL, -EINVAL, "type_count is %llu and types is NULL",
+				(unsigned long long)count);
 	for (uint64_t i = 0; i < count; i++) {
 		const struct phd_type *row;
 		int rc = type_check(&types[i]);

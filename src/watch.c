@@ -23,12 +23,14 @@ static int word_check(const pheap *h, const uint64_t *word, const char *call)
 
 int pheap_watch(pheap *h, const uint64_t *word, uint64_t seen, int32_t timeout_ms)
 {
-	uint64_t start_ns, left_ns = WATCH_NAP_NS, limit_ns = timeout_ms < 0 ? 0 : (uint64_t)timeout_ms * 1000000u;
+	uint64_t start_ns, left_ns = WATCH_NAP_NS,
+			   limit_ns = timeout_ms < 0 ? 0 : (uint64_t)timeout_ms * 1000000u;
 	int rc;
 
 	ph_heap_check(h, "pheap_watch");
 	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED, "this heap was opened by the parent process; close it and open it again");
+		return ph_error(h, PHEAP_EFORKED,
+				"this heap was opened by the parent process; close it and open it again");
 	rc = word_check(h, word, "pheap_watch");
 	if (rc)
 		return rc;
@@ -53,7 +55,8 @@ int pheap_notify(pheap_tx *tx, const uint64_t *word)
 	if (rc)
 		return rc;
 	rc = word_check(tx->h, word, "pheap_notify");
-	if (rc == 0 && !ph_room(&tx->notified, &tx->notified_room, tx->notified_count + 1, sizeof(*tx->notified)))
+	if (rc == 0 &&
+	    !ph_room(&tx->notified, &tx->notified_room, tx->notified_count + 1, sizeof(*tx->notified)))
 		rc = -ENOMEM;
 	if (rc == 0) {
 		tx->extras = true;

@@ -26,7 +26,8 @@ bool ph_word_held(const struct pheap *h, uint64_t word)
 	if (lane >= PHD_WORD_MEMBER) {
 		unsigned slot = lane - PHD_WORD_MEMBER;
 
-		return slot < h->super.member_count && __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == gen;
+		return slot < h->super.member_count &&
+		       __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == gen;
 	}
 	if (lane >= h->super.lane_count)
 		return false;
@@ -46,8 +47,8 @@ enum ph_take ph_word_try(const struct pheap *h, uint64_t *word, uint64_t mine)
 			return PH_MINE;
 		if (ph_word_held(h, seen))
 			return PH_BUSY;
-		if (__atomic_compare_exchange_n(word, &seen, mine | (seen & PHD_WORD_FLAGS), false, __ATOMIC_ACQ_REL,
-						__ATOMIC_ACQUIRE))
+		if (__atomic_compare_exchange_n(word, &seen, mine | (seen & PHD_WORD_FLAGS), false,
+						__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			return PH_TAKEN;
 	}
 }
@@ -89,8 +90,8 @@ int ph_word_wait(struct pheap *h, uint64_t *word, uint64_t seen, uint64_t *nap_n
 		*nap_ns = NAP_MIN_NS;
 	}
 	if (!(seen & PHD_WORD_WAITERS)) {
-		if (!__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_WAITERS, false, __ATOMIC_ACQ_REL,
-						 __ATOMIC_RELAXED))
+		if (!__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_WAITERS, false,
+						 __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			return 0;
 		seen |= PHD_WORD_WAITERS;
 		/* The holder may have become idle just before the bit was set, and will not wake us. */
@@ -109,8 +110,11 @@ int ph_word_timeout(const struct pheap *h, uint64_t word, const char *what)
 	unsigned lane = PHD_WORD_LANE(word);
 	char who[64];
 
-	ph_member_describe(h, lane >= PHD_WORD_MEMBER ? (int)(lane - PHD_WORD_MEMBER) :
-			      lane < h->super.lane_count ? ph_member_of_lane(h, lane) : -1, who, sizeof(who));
+	ph_member_describe(h,
+			   lane >= PHD_WORD_MEMBER	? (int)(lane - PHD_WORD_MEMBER)
+			   : lane < h->super.lane_count ? ph_member_of_lane(h, lane)
+							: -1,
+			   who, sizeof(who));
 	return ph_error(h, -ETIMEDOUT, "waited too long for %s, held by %s, which is alive", what, who);
 }
 

@@ -2,10 +2,11 @@
  *
  * word.h: lock, owner and latch words that free themselves.
  *
- * What: a word names {lane, generation}; it is held iff that lane is still in that generation and not idle. Ending a
- * transaction frees all its words with one store; nothing lists what a lane holds, and nothing is reset after a death.
- * Why not robust mutexes: their bytes depend on the libc, their list lives in the dying process, and they break across
- * pid namespaces.
+ * What: a word names {lane, generation}; it is held iff that lane is still in that generation and not idle.
+ * Ending a transaction frees all its words with one store; nothing lists what a lane holds, and nothing is
+ * reset after a death.
+ * Why not robust mutexes: their bytes depend on the libc, their list lives in the dying process, and they
+ * break across pid namespaces.
  *
  * Invariants
  *   W1  A word is changed only by CAS, from a value that was just found free or that names the changer.
@@ -21,7 +22,8 @@ enum ph_take { PH_TAKEN, PH_MINE, PH_BUSY };
 
 bool ph_word_held(const struct pheap *h, uint64_t word);
 enum ph_take ph_word_try(const struct pheap *h, uint64_t *word, uint64_t mine);
-/* Waits up to the heap's lock timeout. 0 taken, 1 was mine, -ETIMEDOUT with a sentence naming the holder, recovery's errors. */
+/* Waits up to the heap's lock timeout. 0 taken, 1 was mine, -ETIMEDOUT with a sentence naming the holder,
+ * recovery's errors. */
 int ph_word_take(struct pheap *h, uint64_t *word, uint64_t mine, const char *what);
 /* After idle (or while giving up): mine -> 0, waking waiters. */
 void ph_word_release(const struct pheap *h, uint64_t *word, uint64_t mine);
@@ -31,7 +33,8 @@ static inline void ph_word_release_lazy(const struct pheap *h, uint64_t *word, u
 	if (__builtin_expect(__atomic_load_n(word, __ATOMIC_RELAXED) & PHD_WORD_WAITERS, 0))
 		ph_word_release(h, word, mine);
 }
-/* One nap of a waiter for `word`, which was seen with value `seen`; recovers a dead holder. 0, or an error of recovery. */
+/* One nap of a waiter for `word`, which was seen with value `seen`; recovers a dead holder. 0, or an error
+ * of recovery. */
 int ph_word_wait(struct pheap *h, uint64_t *word, uint64_t seen, uint64_t *nap_ns);
 int ph_word_timeout(const struct pheap *h, uint64_t word, const char *what);
 

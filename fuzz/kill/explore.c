@@ -158,7 +158,7 @@ void explore_violation(struct explore *x, const struct event *e, const char *wha
 	if (x->violations > 5)
 		return;
 	tag_place(x->levels[0].base, e->off, place, sizeof(place));
-	printf("violation: %s: %s\n  calls:%s\n", what, why, x->oracle->trace);
+	printf("violation: %s: %s\n  calls:%.1500s\n", what, why, x->oracle->trace);
 	if (x->follower_trace[0])
 		printf("  calls afterwards:%s\n", x->follower_trace);
 	x->follower_trace[0] = 0;
@@ -362,6 +362,31 @@ static int recover(struct explore *x, struct level *l, bool record, bool extras,
 
 static int cut_recovery(struct explore *x, struct level *l, int want, char *why, size_t n);
 
+static int join(struct explore *x, struct level *l, int want, char *why, size_t n)
+{
+	struct level *down = &x->levels[l->depth + 1];
+	int fits;
+
+	x->join_count++;
+	load(down, l);
+	report_to(x, down, false);
+	fits = explore_join(x, down, why, n);
+	report_to(x, NULL, false);
+	if (fits > 0 && !(fits & want)) {
+		snprintf(why, n, "recovered by the living: the transaction is %s", fits & 2 ? "there too early" : "lost");
+		fits = -1;
+	}
+	return fits > 0 ? 0 : -1;
+}
+
+/* While it opens or closes, the file may say clean, and nobody can have joined. */
+static bool join_wanted(const struct explore *x, const struct event *e)
+{
+	if (!x->join_every || e->op == ORACLE_OP_OPEN || e->op == ORACLE_OP_CLOSE || e->op == ORACLE_OP_NONE)
+		return false;
+	return e->phase != ORACLE_BEFORE || x->points % x->join_every == 0;
+}
+
 /* The image l->base: recovers it one level down. `want`: which models may fit. */
 static int look(struct explore *x, struct level *l, int want, bool nested, char *why, size_t n)
 {
@@ -469,6 +494,8 @@ static void point(struct explore *x, struct level *l, size_t i)
 	fits = look(x, l, want, x->depth_max && every(x->points, x->nested_every), why, sizeof(why));
 	if (fits == 2)
 		x->seen_after = true;
+	if (fits > 0 && join_wanted(x, e) && join(x, l, fits, why, sizeof(why)))
+		fits = -1;
 	if (fits > 0 && (publish_order(x, l, e, tags, why, sizeof(why)) || state_order(l, why, sizeof(why))))
 		fits = -1;
 	if (fits > 0 && x->fsck && every(x->points, x->fsck_every) &&

@@ -51,6 +51,7 @@ struct explore {
 	unsigned nested_every;	 /* every n-th point's recovery is cut, too */
 	unsigned again_every;	 /* every n-th point is opened a second time */
 	unsigned follow_every;	 /* after every n-th point life goes on */
+	unsigned join_every;	 /* at every n-th point a living process works on before it recovers; each point of a commit */
 	unsigned fsck_every;
 	const char *fsck;	 /* path of pheap-fsck, or NULL */
 	const char *sample_path; /* real file for it */
@@ -58,7 +59,7 @@ struct explore {
 	uint64_t seed, script, tx;
 	bool seen_after, published, stop;
 
-	uint64_t points, nested_points, follow_count, again_count, fsck_count, store_count;
+	uint64_t points, nested_points, follow_count, again_count, join_count, fsck_count, store_count;
 	uint64_t points_max;
 	uint64_t op_calls[ORACLE_OP_COUNT], op_points[ORACLE_OP_COUNT], op_bad[ORACLE_OP_COUNT];
 	uint64_t tag_points[TAG_COUNT], tag_bad[TAG_COUNT];
@@ -80,6 +81,8 @@ void explore_off(struct explore *x);
 void explore_run(struct explore *x, const struct oracle_model *before, const struct oracle_model *after);
 void explore_violation(struct explore *x, const struct event *e, const char *what, const char *why);
 
+/* join.c: the heap is recovered not by a first opener but by one who works beside what the dead one left. l: loaded, reported. */
+int explore_join(struct explore *x, struct level *l, char *why, size_t why_size);
 /* fsck.c: runs x->fsck on an image. Crash images: with -y, and the result must be one of the models. 0 or -1 with why. */
 int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why, size_t why_size);
 /* Opens memfile `file` holding an image; which model fits: 1 before, 2 after, 3 both; -1 with why. */

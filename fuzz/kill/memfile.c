@@ -31,6 +31,9 @@ static struct ph_file_info identity = {.inode = 4711, .birth_ns = 1};
 static uint8_t identity_boot[16] = {1};
 static uint64_t now_ns = 1000000000u, random_state;
 
+static int describe(struct memfile *f);
+static int m_lock_set(int fd, uint64_t off, bool exclusive, bool wait);
+
 struct memfile *memfile_get(unsigned i)
 {
 	if (!files[i].bytes) {
@@ -56,6 +59,14 @@ void memfile_kill(struct memfile *f)
 	for (unsigned i = 0; i < FD_COUNT; i++)
 		if (descriptions[i].file == f)
 			memset(&descriptions[i], 0, sizeof(descriptions[i]));
+}
+
+void memfile_bystander(struct memfile *f, uint64_t off)
+{
+	int fd = describe(f);
+
+	if (fd < 0 || m_lock_set(fd, off, false, false))
+		abort();
 }
 
 int memfile_identity(const char *path)

@@ -37,6 +37,8 @@ struct memfile *memfile_get(unsigned i); /* path "mem:I" */
 /* Takes identity from the real file at path. 0 or -errno. */
 int memfile_identity(const char *path);
 void memfile_seed(uint64_t seed);
+/* Somebody who is attached and does nothing: holds the byte `off` shared until memfile_kill. */
+void memfile_bystander(struct memfile *f, uint64_t off);
 /* As the death of all processes: locks and descriptors of this file are gone. */
 void memfile_kill(struct memfile *f);
 void memfile_clear(struct memfile *f);

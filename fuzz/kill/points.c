@@ -27,6 +27,7 @@ static struct explore explore = {
 	.nested_every = 400,
 	.again_every = 5,
 	.follow_every = 7,
+	.join_every = 6,
 	.fsck_every = 997,
 	.violations_max = 5,
 	.seed = 1,
@@ -198,9 +199,10 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 			       explore.tag_points[i], explore.tag_bad[i]);
 	}
 	printf("seed %" PRIu64 ": %" PRIu64 " scripts, %" PRIu64 " stores, %" PRIu64 " points, %" PRIu64 " in cut recoveries, %" PRIu64
-	       " opened again, %" PRIu64 " lived on, %" PRIu64 " fsck runs, %" PRIu64 " violations; %" PRIu64 " points/s\n",
+	       " opened again, %" PRIu64 " lived on, %" PRIu64
+	       " joined, %" PRIu64 " fsck runs, %" PRIu64 " violations; %" PRIu64 " points/s\n",
 	       explore.seed, scripts, explore.store_count, explore.points, explore.nested_points, explore.again_count,
-	       explore.follow_count, explore.fsck_count, explore.violations,
+	       explore.follow_count, explore.join_count, explore.fsck_count, explore.violations,
 	       (explore.points + explore.nested_points) * 1000 / (ms ? ms : 1));
 	if (explore.violations && !failed)
 		failed = 1;

@@ -264,8 +264,8 @@ struct pheap_options oracle_options(uint64_t seed)
 	opt.max_size = (192u + 64u * (seed / 2 % 4)) << 10;
 	opt.initial_size = seed % 2 ? opt.max_size : 65536;
 	opt.journal_size = seed / 3 % 2 ? 0 : 65536;
-	opt.member_count = 2;
-	opt.lane_count = 2;
+	opt.member_count = 3;
+	opt.lane_count = 5; /* two for each thread, and one that keeps a searcher busy */
 	return opt;
 }
 

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fields.c: see fields.h.
+ *
+ * Why by region: most bytes of a heap are data and bitmaps; drawn evenly, the fifty words that everything hangs on would
+ * hardly be met.
+ */
+#include "fields.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "crc32c.h"
+#include "layout.h"
+
+static struct phd_super *super_of(const struct image *im)
+{
+	return (struct phd_super *)(void *)im->bytes;
+}
+
+static void *at(const struct image *im, uint64_t off)
+{
+	return im->bytes + off;
+}
+
+/* ---- finding ---- */
+
+static void field_add(struct fields *f, uint64_t off, uint32_t size)
+{
+	if (f->count == f->room) {
+		f->room = f->room ? f->room * 2 : 1024;
+		f->all = realloc(f->all, f->room * sizeof(*f->all));
+		if (!f->all)
+			abort();
+	}
+	f->all[f->count++] = (struct field){off, f->region_count - 1, size};
+}
+
+static void region_begin(struct fields *f)
+{
+	f->region_first[f->region_count++] = f->count;
+}
+
+static void words_add(struct fields *f, uint64_t off, uint64_t n)
+{
+	for (uint64_t i = 0; i + 8 <= n; i += 8)
+		field_add(f, off + i, 8);
+}
+
+static void halves_add(struct fields *f, uint64_t off, uint64_t n)
+{
+	for (uint64_t i = 0; i + 4 <= n; i += 4)
+		field_add(f, off + i, 4);
+}
+
+static void sectors_find(struct fields *f)
+{
+	region_begin(f);
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		halves_add(f, PHD_SUPER_OFF(copy), 0x28);
+		field_add(f, PHD_SUPER_OFF(copy) + 0x38, 8);
+		halves_add(f, PHD_SUPER_OFF(copy) + 0x40, 0x28);
+		words_add(f, PHD_SUPER_OFF(copy) + 0x48, 8);
+		words_add(f, PHD_SUPER_OFF(copy) + 0x68, 0xa0);
+		field_add(f, PHD_SUPER_OFF(copy) + 0x1fc, 4);
+	}
+	region_begin(f);
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		words_add(f, PHD_STATE_OFF(copy), 0x30);
+		halves_add(f, PHD_STATE_OFF(copy) + 0x30, 8);
+		words_add(f, PHD_STATE_OFF(copy) + 0x38, 0x28);
+		field_add(f, PHD_STATE_OFF(copy) + 0x1fc, 4);
+	}
+}
+
+static void lanes_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+
+	region_begin(f);
+	words_add(f, s->lane_off, s->lane_count * sizeof(struct phd_lane));
+	region_begin(f);
+	for (uint32_t i = 0; i < s->lane_count; i++) {
+		const struct phd_lane *lane = at(im, s->lane_off + i * sizeof(*lane));
+		uint64_t n = PHD_USED_END(lane->used) * 8;
+
+		if (PHD_STATE_STEP(lane->state) != PHD_STEP_IDLE)
+			halves_add(f, s->lane_log_off + (uint64_t)i * s->lane_log_size,
+				   n < s->lane_log_size ? n : s->lane_log_size);
+	}
+	words_add(f, s->lane_log_off, 64);
+	region_begin(f);
+	for (uint32_t i = 0; i < s->lane_count; i++) {
+		const struct phd_lane *lane = at(im, s->lane_off + i * sizeof(*lane));
+		uint64_t off = lane->ext_off;
+
+		for (int k = 0; off && off < im->size && k < 20; k++) {
+			halves_add(f, off, 400);
+			off = ((const struct phd_log_ext *)at(im, off))->next_off;
+		}
+	}
+	words_add(f, s->data_off, 32);
+}
+
+static void chains_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+	uint64_t off;
+
+	region_begin(f);
+	for (int b = 0; b < (int)PHD_ROOT_BUCKETS; b++)
+		for (off = head->roots[b]; off; off = ((const struct phd_root *)at(im, off))->next_off)
+			words_add(f, off, sizeof(struct phd_root));
+	region_begin(f);
+	for (off = head->types_off; off; off = ((const struct phd_type *)at(im, off))->next_off)
+		halves_add(f, off, sizeof(struct phd_type) + 8);
+}
+
+static void values_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+	const uint64_t fixed[] = {s->coord_off, s->member_off, s->lane_off, s->head_off, s->head_off + 0x40, s->lane_log_off,
+				  s->desc_off, s->bits_off, s->words_off, s->data_off, s->size_max, im->size, im->size - 8,
+				  head->chunk_count, s->chunk_max, s->chunk_max - 1, head->types_off, s->journal_count,
+				  1ull << 32, 1ull << 47, 1ull << 63, (1ull << 63) - 1, 0xffffffff, 0x7fffffff, 4096, 8, 16};
+	size_t n = sizeof(fixed) / sizeof(*fixed);
+
+	f->values = malloc((n + head->chunk_count + PHD_ROOT_BUCKETS) * 8);
+	if (!f->values)
+		abort();
+	memcpy(f->values, fixed, sizeof(fixed));
+	for (uint64_t i = 0; i < head->chunk_count; i++)
+		f->values[n++] = s->data_off + i * PHD_CHUNK_SIZE;
+	for (uint32_t i = 0; i < PHD_ROOT_BUCKETS; i++)
+		if (head->roots[i])
+			f->values[n++] = head->roots[i];
+	f->value_count = n;
+}
+
+void fields_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+
+	memset(f, 0, sizeof(*f));
+	sectors_find(f);
+	region_begin(f);
+	words_add(f, s->coord_off, sizeof(struct phd_coord) - 72 * 8);
+	region_begin(f);
+	words_add(f, s->member_off, s->member_count * sizeof(struct phd_member));
+	region_begin(f);
+	for (uint32_t i = 0; i <= s->stripe_count; i++)
+		field_add(f, s->stripe_off + i * sizeof(struct phd_stripe), 8);
+	lanes_find(f, im);
+	region_begin(f);
+	words_add(f, s->head_off, sizeof(*head));
+	region_begin(f);
+	words_add(f, s->desc_off, (head->chunk_count + 2) * 8);
+	region_begin(f);
+	words_add(f, s->bits_off, head->chunk_count * sizeof(struct phd_bits));
+	region_begin(f);
+	words_add(f, s->words_off, head->chunk_count * sizeof(struct phd_words));
+	chains_find(f, im);
+	values_find(f, im);
+	f->region_first[f->region_count] = f->count;
+}
+
+void fields_free(struct fields *f)
+{
+	free(f->all);
+	free(f->values);
+}
+
+/* ---- damage ---- */
+
+static uint64_t value_for(uint64_t old, const struct fields *f, const struct image *im, struct rng *r)
+{
+	uint64_t copy;
+
+	switch (rng_below(r, 10)) {
+	case 0:
+		return 0;
+	case 1:
+		return 1;
+	case 2:
+		return ~0ull;
+	case 3:
+		return old ^ 1ull << rng_below(r, 64);
+	case 4:
+		return old ^ 1ull << rng_below(r, 32);
+	case 5:
+		return rng_below(r, 2) ? old + 1 : old - 1;
+	case 6:
+		return rng_next(r);
+	case 7:
+		return rng_next(r) >> rng_below(r, 64);
+	case 8:
+		memcpy(&copy, im->bytes + f->all[rng_below(r, f->count)].off, 4);
+		memcpy((char *)&copy + 4, im->bytes + f->all[rng_below(r, f->count)].off + 4, 4);
+		return copy;
+	default:
+		return f->values[rng_below(r, f->value_count)] + (rng_below(r, 4) ? 0 : rng_below(r, 4096));
+	}
+}
+
+static void field_damage(struct image *im, const struct fields *f, struct rng *r)
+{
+	uint64_t region = rng_below(r, f->region_count), first = f->region_first[region];
+	uint64_t count = f->region_first[region + 1] - first, value = 0;
+	const struct field *field;
+
+	if (!count)
+		return;
+	field = &f->all[first + rng_below(r, count)];
+	memcpy(&value, im->bytes + field->off, field->size);
+	/* A word of the same kind from elsewhere in the region: chains that join, rows that overlap. */
+	if (rng_below(r, 4) == 0)
+		memcpy(&value, im->bytes + f->all[first + rng_below(r, count)].off, field->size);
+	else
+		value = value_for(value, f, im, r);
+	memcpy(im->bytes + field->off, &value, field->size);
+}
+
+void damage_fields(struct image *im, const struct fields *f, struct rng *r)
+{
+	uint64_t n = rng_below(r, 10), count = n < 6 ? 1 : n < 9 ? 2 + rng_below(r, 3) : 5 + rng_below(r, 15);
+
+	while (count--)
+		field_damage(im, f, r);
+	if (rng_below(r, 2))
+		image_seal(im);
+}
+
+void damage_bytes(struct image *im, struct rng *r)
+{
+	const struct phd_super *s = super_of(im);
+	const uint64_t starts[] = {0, s->coord_off, s->lane_off, s->head_off, s->lane_log_off, s->desc_off, s->bits_off,
+				   s->words_off, s->data_off, im->size};
+	uint64_t region = rng_below(r, sizeof(starts) / sizeof(*starts) - 1);
+	uint64_t n = 1 + rng_below(r, rng_below(r, 2) ? 16 : 512), room = starts[region + 1] - starts[region];
+	uint64_t off = starts[region] + rng_below(r, room), fill = rng_below(r, 3);
+
+	for (uint64_t i = 0; i < n && off + i < im->size; i++)
+		im->bytes[off + i] = fill == 0 ? 0 : fill == 1 ? 0xff : (unsigned char)rng_next(r);
+	if (rng_below(r, 2))
+		image_seal(im);
+}
+
+static uint32_t record_draw(struct phd_record *rec, const struct fields *f, const struct phd_super *s, struct rng *r)
+{
+	static const uint32_t sizes[] = {0, 1, 8, 8, 8, 16, 16, 40, 100};
+	uint32_t kind = (uint32_t)rng_below(r, 10);
+	uint64_t off = f->values[rng_below(r, f->value_count)] + rng_below(r, 3) * 8, payload[2];
+
+	rec->size = sizes[rng_below(r, sizeof(sizes) / sizeof(*sizes))];
+	if (kind == PHD_REC_SET || kind == PHD_REC_CLEAR)
+		off = s->bits_off + rng_below(r, s->chunk_max * 4 + 8) * 8;
+	if (kind == PHD_REC_DESC) {
+		off = rng_below(r, s->chunk_max + 2);
+		rec->size = 16;
+		payload[0] = rng_below(r, 20);
+		payload[1] = rng_below(r, 2) ? PHD_DESC_MAKE_RUN(5, rng_below(r, 4096) * 8, payload[0]) :
+					       PHD_DESC_MAKE_EXTENT(5, payload[0]);
+		memcpy(rec + 1, payload, 16);
+	} else {
+		for (uint32_t i = 0; i < rec->size; i++)
+			((unsigned char *)(rec + 1))[i] = (unsigned char)rng_next(r);
+	}
+	if (rng_below(r, 8) == 0)
+		rec->size = (uint32_t)rng_next(r) >> rng_below(r, 32);
+	rec->target = PHD_REC_TARGET(kind, off & 0x00ffffffffffffffull);
+	return 16 + ((rec->size + 7) & ~7u);
+}
+
+/* Records that fit together, so that only what they say can be refused; in the lane's log or in an extension. */
+void damage_log(struct image *im, const struct fields *f, struct rng *r)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+	uint64_t idx = rng_below(r, s->lane_count), pos = 0, last = 0, room = s->lane_log_size, base = 0;
+	struct phd_lane *lane = at(im, s->lane_off + idx * sizeof(*lane));
+	uint64_t gen = 1 + rng_below(r, 100), n = 1 + rng_below(r, 12), chunk = 0;
+	char *log = at(im, s->lane_log_off + idx * s->lane_log_size);
+
+	lane->ext_off = 0;
+	while (n--) {
+		struct phd_record rec[16];
+		uint32_t size;
+
+		memset(rec, 0, sizeof(rec));
+		size = record_draw(rec, f, s, r);
+		if (!chunk && (room < pos * 8 + size || rng_below(r, 6) == 0)) {
+			struct phd_log_ext *ext;
+			uint64_t count = 1 + rng_below(r, 3);
+
+			chunk = rng_below(r, head->chunk_count - 3);
+			ext = at(im, s->data_off + chunk * PHD_CHUNK_SIZE);
+			base = pos + (rng_below(r, 8) ? 0 : rng_below(r, 1000000));
+			*ext = (struct phd_log_ext){0, base, count * PHD_CHUNK_SIZE, PHD_WORD(gen, idx)};
+			lane->ext_off = s->data_off + chunk * PHD_CHUNK_SIZE;
+			log = (char *)(ext + 1);
+			pos = base;
+			room = 4096 + base * 8 - 32;
+		}
+		if (size > sizeof(rec) || pos * 8 + size > room) {
+			/* Too long: the header alone, for what it says. */
+			if (pos * 8 + 16 > room)
+				break;
+			rec->prev = (uint32_t)(pos - last);
+			memcpy(log + (pos - base) * 8, rec, 16);
+			last = pos;
+			pos += size / 8;
+			break;
+		}
+		rec->prev = (uint32_t)(pos - last);
+		memcpy(log + (pos - base) * 8, rec, size);
+		last = pos;
+		pos += size / 8;
+	}
+	lane->used = PHD_USED(pos & 0xffffffff, last & 0xffffffff);
+	lane->state = PHD_STATE(gen, PHD_MODE_EXCLUSIVE, rng_below(r, 2) ? PHD_STEP_ACTIVE : PHD_STEP_COMMITTED);
+	lane->owner = rng_below(r, 2) ? 1ull << 16 | 1 : 0;
+}
+
+static void bytes_random(struct image *im, uint64_t off, uint64_t n, struct rng *r)
+{
+	for (uint64_t i = 0; i < n; i++)
+		im->bytes[off + i] = (unsigned char)rng_next(r);
+}
+
+void damage_coordination(struct image *im, struct rng *r)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+	bool keep_poison = rng_below(r, 4) != 0;
+
+	bytes_random(im, s->coord_off, s->lane_off - s->coord_off, r);
+	for (uint32_t i = 0; i < s->lane_count; i++) {
+		uint64_t off = s->lane_off + i * sizeof(struct phd_lane);
+
+		bytes_random(im, off + offsetof(struct phd_lane, owner), sizeof(struct phd_lane) - offsetof(struct phd_lane, owner), r);
+	}
+	/* Words of log extensions name the transaction that wrote them: they are not looked at in recovery either. */
+	bytes_random(im, s->words_off, head->chunk_count * sizeof(struct phd_words), r);
+	if (keep_poison)
+		((struct phd_coord *)at(im, s->coord_off))->poison = 0;
+}
+
+void image_seal(struct image *im)
+{
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_super *super = at(im, PHD_SUPER_OFF(copy));
+		struct phd_state *state = at(im, PHD_STATE_OFF(copy));
+
+		super->crc = ph_crc32c(0, super, offsetof(struct phd_super, crc));
+		state->crc = ph_crc32c(0, state, offsetof(struct phd_state, crc));
+	}
+}

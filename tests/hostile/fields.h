@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fields.h: where the words of a heap file are, by region, and ways to damage them.
+ */
+#ifndef HOSTILE_FIELDS_H
+#define HOSTILE_FIELDS_H
+
+#include "drive.h"
+
+/* A heap file in memory. */
+struct image {
+	unsigned char *bytes;
+	size_t size;
+	enum drive_state state;
+};
+
+struct field {
+	uint64_t off;
+	uint32_t region;
+	uint32_t size; /* bytes: 4 or 8 */
+};
+
+struct fields {
+	struct field *all;
+	size_t count, room;
+	uint32_t region_count;
+	size_t region_first[32]; /* regions are consecutive in all[] */
+	uint64_t *values;	 /* numbers that mean something in this file */
+	size_t value_count;
+};
+
+void fields_find(struct fields *f, const struct image *im);
+void fields_free(struct fields *f);
+
+/* Each changes `im`, drawing from r. */
+void damage_fields(struct image *im, const struct fields *f, struct rng *r);
+void damage_bytes(struct image *im, struct rng *r);
+void damage_log(struct image *im, const struct fields *f, struct rng *r); /* a lane with made-up records */
+void damage_coordination(struct image *im, struct rng *r);		  /* all of kind B, random */
+void image_seal(struct image *im);
+
+#endif
