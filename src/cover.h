@@ -40,13 +40,19 @@ struct ph_cover {
 	struct ph_cover_line lines[PH_COVER_LINES];
 };
 
-static inline void ph_cover_clear(struct ph_cover *c)
+/* Lines only, for a table that has had no ranges since it was last cleared. */
+static inline void ph_cover_clear_lines(struct ph_cover *c)
 {
-	c->range_count = 0;
 	if (__builtin_expect(++c->stamp > PH_COVER_STAMP_MAX, 0)) {
 		memset(c->lines, 0, sizeof(c->lines));
 		c->stamp = 1;
 	}
+}
+
+static inline void ph_cover_clear(struct ph_cover *c)
+{
+	c->range_count = 0;
+	ph_cover_clear_lines(c);
 }
 
 static inline uint64_t ph_cover_mask(unsigned from, size_t n)

@@ -94,7 +94,6 @@ static inline void ph_log_reset(struct ph_log *log, struct phd_lane *lane)
 	log->next = log->first;
 	log->limit = log->first_limit;
 	log->end = log->last = 0;
-	log->count = 1;
 	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane,
 	 * an empty log. Without it recovery would undo with the records of the last transaction. Pairs with
 	 * log.c:ph_log_load. */
@@ -103,6 +102,7 @@ static inline void ph_log_reset(struct ph_log *log, struct phd_lane *lane)
 	if (__builtin_expect(log->ext_set, 0)) {
 		__atomic_store_n(&lane->ext_off, 0, __ATOMIC_RELEASE);
 		log->ext_set = false;
+		log->count = 1;
 	}
 }
 

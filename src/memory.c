@@ -100,7 +100,7 @@ int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
 	rc = undo_append(tx, off, n);
 	if (rc == 0) {
 		ph_cover_add_range(&tx->cover, off, n);
-		tx->modify_long = true;
+		tx->modify_long = tx->extras = true;
 	}
 	return rc;
 }

@@ -102,6 +102,7 @@ static int lane_try(pheap_tx *tx)
 		};
 		tx->log.first = tx->log.segments[0].start;
 		tx->log.first_limit = tx->log.first + h->super.lane_log_size;
+		tx->log.count = 1;
 		tx->log.ext_set = lane->ext_off != 0;
 		return 0;
 	}

@@ -96,6 +96,9 @@ static void tables_clear(pheap_tx *tx)
 	ph_ops_clear_all(&tx->ops);
 	tx->savepoint_count = tx->callback_count = tx->notified_count = 0;
 	tx->published_count = tx->pending_count = 0;
+	tx->doom = 0;
+	tx->nest = 0;
+	tx->cover.range_count = 0;
 	tx->extras = tx->applies = tx->has_frees = tx->has_defers = tx->modify_long = false;
 	memset(tx->defer_filter, 0, sizeof(tx->defer_filter));
 }
@@ -179,7 +182,6 @@ pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
 			 __ATOMIC_RELEASE);
 	ph_order();
 	helper->open = true;
-	helper->doom = 0;
 	return helper;
 }
 
@@ -276,8 +278,6 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 		if (rc)
 			return rc;
 	}
-	tx->doom = 0;
-	tx->nest = 0;
 	tx->open = true;
 	tx->writable_by = tx->read_only ? NULL : &ph_thread;
 	ph_cover_clear(&tx->cover);
@@ -311,10 +311,9 @@ static inline __attribute__((always_inline)) int begin_short(pheap *h, uint32_t 
 		*ret = NULL;
 		return rc;
 	}
-	tx->doom = 0;
 	tx->open = true;
 	tx->writable_by = &ph_thread;
-	ph_cover_clear(&tx->cover);
+	ph_cover_clear_lines(&tx->cover);
 	*ret = tx;
 	return 0;
 }
@@ -360,7 +359,6 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 	ph_reserve_settle(tx, committed);
 	tables_clear(tx);
 	tx->open = false;
-	tx->nest = 0;
 	if (count) {
 		tx->callbacks = NULL;
 		tx->callback_room = 0;

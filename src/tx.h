@@ -9,9 +9,10 @@
  *
  * States, and the one function per edge
  *
- *   ended --ph_tx_open--> open --ph_tx_fail--> doomed ^                    |  \                  | |
- *   |   `--rollback-------'  (savepoint.c lifts a doom that came after it) +--ph_tx_finish------+ commit,
- *   abort
+ *   ended --pheap_begin--> open --ph_tx_fail--> doomed
+ *     ^                     |  ^                  |
+ *     |                     |  `--rollback_to-----'  when the doom came after the savepoint
+ *     `------tx_finish------'---------------------'  commit, abort
  *
  * Invariants
  *   T1  writable_by is the owner thread iff the transaction is open, not doomed and may change memory; so
@@ -62,7 +63,7 @@ struct pheap_tx {
 	struct phd_lane *lane; /* NULL in a passive heap */
 	struct ph_log log;
 	bool open, read_only, internal;
-	bool extras;  /* anything beyond plain undo: end by the long way */
+	bool extras;  /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
 	bool applies; /* the log has records to apply */
 	bool has_frees, has_defers;
 	bool modify_long; /* coverage is more than lines, or deferred stores wait: modify by the long way */

@@ -5,7 +5,6 @@
  * Why states are made by the library itself: they then hold what it really writes; only the last store before a death (the
  * commit word) is made by hand, because nothing can be killed there on purpose.
  */
-#define _GNU_SOURCE
 #include "drive.h"
 
 #include <errno.h>
@@ -400,10 +399,10 @@ static void step(pheap *h, pheap_tx *tx, struct rng *r, pheap_savepoint_id *sp)
 	switch (rng_below(r, 14)) {
 	case 0:
 	case 1:
-		(void)pheap_zalloc(tx, n, (uint32_t)rng_below(r, 14));
+		(void)!pheap_zalloc(tx, n, (uint32_t)rng_below(r, 14));
 		break;
 	case 2:
-		(void)pheap_alloc_aligned(tx, 64, n, DRIVE_TYPE_NODE);
+		(void)!pheap_alloc_aligned(tx, 64, n, DRIVE_TYPE_NODE);
 		break;
 	case 3:
 	case 4:
@@ -429,7 +428,7 @@ static void step(pheap *h, pheap_tx *tx, struct rng *r, pheap_savepoint_id *sp)
 			(void)pheap_defer(tx, p, name, usable < 8 ? usable : 8);
 		break;
 	case 10:
-		(void)pheap_root(tx, name, 64, 100);
+		(void)!pheap_root(tx, name, 64, 100);
 		break;
 	case 11:
 		(void)pheap_root_set(tx, name, rng_below(r, 3) ? p : NULL);

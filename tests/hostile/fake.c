@@ -6,7 +6,6 @@
  *   F1  A call that is made to fail has done nothing, except that closing, unmapping and unlocking are done all the same, as
  *       the kernel does.
  */
-#define _GNU_SOURCE
 #include "fake.h"
 
 #include <errno.h>
@@ -15,8 +14,8 @@
 
 struct fake fake;
 
-enum fn { F_OPEN, F_CLOSE, F_INFO, F_NETWORK, F_READ, F_WRITE, F_WRITE_SYNC, F_TRUNCATE, F_ALLOCATE, F_SYNC, F_CREATE, F_LINK,
-	  F_UNLINK, F_FOLDER, F_LOCK, F_UNLOCK, F_TEST, F_MAP, F_UNMAP, F_FENCE, F_RANDOM, F_BOOT };
+enum fn { FN_OPEN, FN_CLOSE, FN_INFO, FN_NETWORK, FN_READ, FN_WRITE, FN_WRITE_SYNC, FN_TRUNCATE, FN_ALLOCATE, FN_SYNC, FN_CREATE, FN_LINK,
+	  FN_UNLINK, FN_FOLDER, FN_LOCK, FN_UNLOCK, FN_TEST, FN_MAP, FN_UNMAP, FN_FENCE, FN_RANDOM, FN_BOOT };
 
 const char *const fake_names[] = {"file_open", "file_close", "file_info", "file_network", "file_read", "file_write",
 				  "file_write_sync", "file_truncate", "file_allocate", "file_sync", "file_create_unnamed",
@@ -46,7 +45,7 @@ static int counted(int fd)
 
 static int fake_file_open(const char *path, int flags, unsigned mode)
 {
-	FAIL_IF(F_OPEN);
+	FAIL_IF(FN_OPEN);
 	if (fake.passive && (flags & O_ACCMODE) != O_RDONLY)
 		return -EACCES;
 	return counted(ph_os_linux.file_open(path, flags, mode));
@@ -54,7 +53,7 @@ static int fake_file_open(const char *path, int flags, unsigned mode)
 
 static int fake_file_close(int fd)
 {
-	int rc = ph_os_linux.file_close(fd), fail_rc = fails(F_CLOSE);
+	int rc = ph_os_linux.file_close(fd), fail_rc = fails(FN_CLOSE);
 
 	fake.fds--;
 	return fail_rc ? fail_rc : rc;
@@ -64,7 +63,7 @@ static int fake_file_info(int fd, struct ph_file_info *ret)
 {
 	int rc;
 
-	FAIL_IF(F_INFO);
+	FAIL_IF(FN_INFO);
 	rc = ph_os_linux.file_info(fd, ret);
 	ret->inode = 77;
 	ret->birth_ns = 88;
@@ -73,94 +72,94 @@ static int fake_file_info(int fd, struct ph_file_info *ret)
 
 static int fake_file_network(int fd)
 {
-	FAIL_IF(F_NETWORK);
+	FAIL_IF(FN_NETWORK);
 	return ph_os_linux.file_network(fd);
 }
 
 static int fake_file_read(int fd, void *buf, size_t n, uint64_t off)
 {
-	FAIL_IF(F_READ);
+	FAIL_IF(FN_READ);
 	return ph_os_linux.file_read(fd, buf, n, off);
 }
 
 static int fake_file_write(int fd, const void *buf, size_t n, uint64_t off)
 {
-	FAIL_IF(F_WRITE);
+	FAIL_IF(FN_WRITE);
 	return ph_os_linux.file_write(fd, buf, n, off);
 }
 
 static int fake_file_write_sync(int fd, const void *buf, size_t n, uint64_t off)
 {
-	FAIL_IF(F_WRITE_SYNC);
+	FAIL_IF(FN_WRITE_SYNC);
 	return ph_os_linux.file_write(fd, buf, n, off);
 }
 
 static int fake_file_truncate(int fd, uint64_t size)
 {
-	FAIL_IF(F_TRUNCATE);
+	FAIL_IF(FN_TRUNCATE);
 	return ph_os_linux.file_truncate(fd, size);
 }
 
 static int fake_file_allocate(int fd, uint64_t off, uint64_t n)
 {
-	FAIL_IF(F_ALLOCATE);
+	FAIL_IF(FN_ALLOCATE);
 	return ph_os_linux.file_allocate(fd, off, n);
 }
 
 static int fake_file_sync(int fd)
 {
-	FAIL_IF(F_SYNC);
+	FAIL_IF(FN_SYNC);
 	(void)fd;
 	return 0;
 }
 
 static int fake_file_create_unnamed(const char *path, unsigned mode, char *ret_temporary, size_t n)
 {
-	FAIL_IF(F_CREATE);
+	FAIL_IF(FN_CREATE);
 	return counted(ph_os_linux.file_create_unnamed(path, mode, ret_temporary, n));
 }
 
 static int fake_file_link(int fd, const char *temporary, const char *path)
 {
-	FAIL_IF(F_LINK);
+	FAIL_IF(FN_LINK);
 	return ph_os_linux.file_link(fd, temporary, path);
 }
 
 static int fake_file_unlink(const char *path)
 {
-	FAIL_IF(F_UNLINK);
+	FAIL_IF(FN_UNLINK);
 	return ph_os_linux.file_unlink(path);
 }
 
 static int fake_folder_sync(const char *path)
 {
-	FAIL_IF(F_FOLDER);
+	FAIL_IF(FN_FOLDER);
 	(void)path;
 	return 0;
 }
 
 static int fake_lock_set(int fd, uint64_t off, bool exclusive, bool wait)
 {
-	FAIL_IF(F_LOCK);
+	FAIL_IF(FN_LOCK);
 	return ph_os_linux.lock_set(fd, off, exclusive, wait);
 }
 
 static int fake_lock_clear(int fd, uint64_t off)
 {
-	int rc = ph_os_linux.lock_clear(fd, off), fail_rc = fails(F_UNLOCK);
+	int rc = ph_os_linux.lock_clear(fd, off), fail_rc = fails(FN_UNLOCK);
 
 	return fail_rc ? fail_rc : rc;
 }
 
 static int fake_lock_test(int fd, uint64_t off)
 {
-	FAIL_IF(F_TEST);
+	FAIL_IF(FN_TEST);
 	return ph_os_linux.lock_test(fd, off);
 }
 
 static void *fake_map(void *address, size_t n, bool writable, int fd, bool fixed, int *ret_rc)
 {
-	int fail_rc = fails(F_MAP);
+	int fail_rc = fails(FN_MAP);
 	void *p;
 
 	if (fail_rc) {
@@ -174,7 +173,7 @@ static void *fake_map(void *address, size_t n, bool writable, int fd, bool fixed
 
 static int fake_unmap(void *address, size_t n)
 {
-	int rc = ph_os_linux.unmap(address, n), fail_rc = fails(F_UNMAP);
+	int rc = ph_os_linux.unmap(address, n), fail_rc = fails(FN_UNMAP);
 
 	fake.maps--;
 	return fail_rc ? fail_rc : rc;
@@ -196,7 +195,7 @@ static void fake_futex_wake(const uint32_t *word, int count)
 
 static int fake_fence_register(void)
 {
-	FAIL_IF(F_FENCE);
+	FAIL_IF(FN_FENCE);
 	return 0;
 }
 
@@ -212,7 +211,7 @@ static uint64_t fake_clock_ns(void)
 
 static int fake_random(void *buf, size_t n)
 {
-	FAIL_IF(F_RANDOM);
+	FAIL_IF(FN_RANDOM);
 	memset(buf, 0x5a, n);
 	return 0;
 }
@@ -220,7 +219,7 @@ static int fake_random(void *buf, size_t n)
 static int fake_boot_id(uint8_t ret[16])
 {
 	memset(ret, 0, 16);
-	FAIL_IF(F_BOOT);
+	FAIL_IF(FN_BOOT);
 	memset(ret, 0xb0, 16);
 	return 0;
 }

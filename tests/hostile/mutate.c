@@ -16,7 +16,6 @@
  *
  * Usage: mutate [iterations [seed [first]]]
  */
-#define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -104,8 +103,8 @@ static void images_make(void)
 		pheap *h;
 
 		/* The last two have no room to grow, or much of it. */
-		drive_make(path, state, i < DRIVE_STATES ? 400 << 10 : i == DRIVE_STATES ? 250 << 10 : 1 << 20,
-			   i < DRIVE_STATES ? 640 << 10 : i == DRIVE_STATES ? 250 << 10 : 64 << 20);
+		drive_make(path, state, i < DRIVE_STATES ? 400 << 10 : i == DRIVE_STATES ? 330 << 10 : 1 << 20,
+			   i < DRIVE_STATES ? 640 << 10 : i == DRIVE_STATES ? 330 << 10 : 64 << 20);
 		image_load(&images[i], state);
 		fields_find(&fields[i], &images[i]);
 		fake_reset();
@@ -165,6 +164,8 @@ static void attack(struct rng *r, uint64_t sum, bool sums_hold)
 		(void)pheap_close(h);
 	} else {
 		progress->refused++;
+		if (getenv("HOSTILE_VERBOSE"))
+			printf("%llu: %s\n", (unsigned long long)progress->iteration, pheap_error_detail(NULL));
 		if (!*pheap_error_detail(NULL))
 			fault("refused without a sentence");
 	}
