@@ -108,10 +108,45 @@ static inline uint64_t ph_chunk_count(const struct pheap *h)
 {
 	return __atomic_load_n(&h->head->chunk_count, __ATOMIC_ACQUIRE);
 }
-static inline uint64_t ph_desc_load(const struct pheap *h, uint64_t chunk)
+
+/* As the file says it: to compare with what ph_desc_load gave, or with 0. */
+static inline uint64_t ph_desc_raw(const struct pheap *h, uint64_t chunk)
 {
 	return __atomic_load_n(&h->desc[chunk], __ATOMIC_ACQUIRE);
 }
+
+/* In use, and of no block. */
+#define PH_DESC_DAMAGED ((uint64_t)PHD_DESC_CONT)
+
+/* Can this be the descriptor of the chunk? After it nobody computes an address outside of the file from it. */
+static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t desc)
+{
+	uint64_t left = ph_chunk_count(h) - chunk, count = PHD_DESC_COUNT(desc);
+
+	switch (PHD_DESC_KIND(desc)) {
+	case PHD_DESC_RUN:
+		count = PHD_DESC_RUN_COUNT(desc);
+		return count - 1 < PHD_RUN_COUNT_MAX && count <= left && chunk >= h->super.journal_count &&
+		       PHD_DESC_BLOCK_SIZE(desc) - PHD_BLOCK_SIZE_MIN <= PHD_BLOCK_SIZE_MAX - PHD_BLOCK_SIZE_MIN;
+	case PHD_DESC_EXTENT:
+		return count - 1 < left &&
+		       (chunk >= h->super.journal_count) == (PHD_DESC_TYPE(desc) != PHD_TYPE_JOURNAL);
+	case PHD_DESC_CONT:
+		return count <= chunk;
+	default:
+		return desc == 0;
+	}
+}
+
+/* What the file says is judged, not trusted: a damaged descriptor reads as PH_DESC_DAMAGED. */
+static inline uint64_t ph_desc_load(const struct pheap *h, uint64_t chunk)
+{
+	uint64_t desc = ph_desc_raw(h, chunk);
+
+	return __builtin_expect(ph_desc_fits(h, chunk, desc), 1) ? desc : PH_DESC_DAMAGED;
+}
+/* Is every chunk behind the head of a run or an extent its CONT? */
+bool ph_chunk_whole(const struct pheap *h, uint64_t head, uint64_t desc);
 
 /* run.c */
 size_t ph_run_class(size_t n); /* block size for n bytes, n <= PHD_BLOCK_SIZE_MAX */

@@ -153,16 +153,15 @@ bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)
 	const struct pheap *h = tx->h;
 	uint64_t chunk = ph_chunk_of(h, off), desc = ph_desc_load(h, chunk), head = chunk;
 
-	/* Extents by what the log says of their head: a descriptor in the file may still be that of before. */
-	for (uint32_t i = 0; i < tx->ops.desc_count; i++) {
-		const struct ph_desc_op *d = &tx->ops.descs[i];
-
-		if (chunk >= d->chunk && chunk - d->chunk < d->count && ph_ops_desc_of(tx, h, d->chunk) == 0)
-			return true;
-	}
-	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
+	/* By descriptors of before this transaction: space that it claimed itself stays its own until idle. */
+	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT && PHD_DESC_COUNT(desc) <= chunk) {
 		head = chunk - PHD_DESC_COUNT(desc);
 		desc = ph_desc_load(h, head);
+	}
+	if (PHD_DESC_KIND(desc) == PHD_DESC_EXTENT) {
+		uint64_t now = ph_ops_desc_of(tx, h, head);
+
+		return PHD_DESC_KIND(now) != PHD_DESC_EXTENT || chunk - head >= PHD_DESC_COUNT(now);
 	}
 	if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && PHD_DESC_BLOCK_SIZE(desc)) {
 		uint64_t idx = (off - ph_chunk_off(h, head)) / PHD_DESC_BLOCK_SIZE(desc);

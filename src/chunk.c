@@ -31,11 +31,11 @@ static bool chunk_take(struct pheap *h, uint64_t word, uint64_t chunk)
 {
 	uint64_t *owner = &h->words[chunk].owner;
 
-	if (PHD_DESC_KIND(ph_desc_load(h, chunk)) != PHD_DESC_FREE)
+	if (ph_desc_raw(h, chunk) != 0)
 		return false;
 	if (!ph_word_take_free(owner, word) && ph_word_try(h, owner, word) != PH_TAKEN)
 		return false;
-	if (PHD_DESC_KIND(ph_desc_load(h, chunk)) == PHD_DESC_FREE)
+	if (ph_desc_raw(h, chunk) == 0)
 		return true;
 	ph_word_release(h, owner, word);
 	return false;
@@ -57,6 +57,16 @@ bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t 
 	return true;
 }
 
+bool ph_chunk_whole(const struct pheap *h, uint64_t head, uint64_t desc)
+{
+	uint64_t count = PHD_DESC_KIND(desc) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(desc) : PHD_DESC_COUNT(desc);
+
+	for (uint64_t i = 1; i < count; i++)
+		if (ph_desc_raw(h, head + i) != PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), i))
+			return false;
+	return true;
+}
+
 /* How many chunks to step over at `chunk`, which is not FREE. Bounded whatever the file says. */
 static uint64_t step_over(uint64_t desc)
 {
@@ -74,7 +84,7 @@ static uint64_t row_length(const struct pheap *h, uint64_t chunk, uint64_t count
 {
 	uint64_t n = 0;
 
-	while (n < count && ph_desc_load(h, chunk + n) == 0)
+	while (n < count && ph_desc_raw(h, chunk + n) == 0)
 		n++;
 	return n;
 }
@@ -211,7 +221,7 @@ static uint64_t tail_length(const struct pheap *h, uint64_t end, uint64_t count)
 {
 	uint64_t n = 0;
 
-	while (n < count && n < end && ph_desc_load(h, end - 1 - n) == 0)
+	while (n < count && n < end && ph_desc_raw(h, end - 1 - n) == 0)
 		n++;
 	return n;
 }

@@ -9,38 +9,35 @@
 #include "error.h"
 #include "savepoint.h"
 
-static uint32_t filter_bit(uint64_t line)
-{
-	return (uint32_t)(line * 0x9e3779b97f4a7c15ull >> 56);
-}
+/* Lines of one range beyond which it is not worth a look at each. */
+#define LINES_MAX 1024u
 
-static void filter_add(pheap_tx *tx, uint64_t off, size_t n)
+/* F3. Adds `by` to the count of live deferred records of each line; without memory every line counts as having some. */
+static void lines_count(pheap_tx *tx, uint64_t off, size_t n, int by)
 {
 	uint64_t first = off / 64, last = (off + n - 1) / 64;
 
-	if (last - first >= 256) {
-		memset(tx->defer_filter, 0xff, sizeof(tx->defer_filter));
+	if (last - first >= LINES_MAX) {
+		tx->defers_everywhere = true;
 		return;
 	}
 	for (uint64_t line = first; line <= last; line++) {
-		uint32_t bit = filter_bit(line);
+		int64_t count = ph_map_get(&tx->defer_lines, line);
 
-		tx->defer_filter[bit / 64] |= 1ull << bit % 64;
+		if (!ph_map_put(&tx->defer_lines, line, (uint32_t)((count < 0 ? 0 : count) + by)))
+			tx->defers_everywhere = true;
 	}
 }
 
-static bool filter_has(const pheap_tx *tx, uint64_t off, size_t n)
+static bool lines_have(const pheap_tx *tx, uint64_t off, size_t n)
 {
 	uint64_t first = off / 64, last = (off + n - 1) / 64;
 
-	if (last - first >= 256)
+	if (tx->defers_everywhere || last - first >= LINES_MAX)
 		return true;
-	for (uint64_t line = first; line <= last; line++) {
-		uint32_t bit = filter_bit(line);
-
-		if (tx->defer_filter[bit / 64] >> bit % 64 & 1)
+	for (uint64_t line = first; line <= last; line++)
+		if (ph_map_get(&tx->defer_lines, line) > 0)
 			return true;
-	}
 	return false;
 }
 
@@ -65,6 +62,8 @@ static int record_drop(pheap_tx *tx, uint64_t at, uint32_t kind)
 		memcpy(tx->log.next + sizeof(*r), &before, 8);
 		ph_log_push(&tx->log, tx->lane, PHD_REC_TARGET(PHD_REC_REVIVE, at), 8);
 	}
+	if (kind == PHD_REC_DROPPED)
+		lines_count(tx, PHD_REC_OFF(before), r->size, -1);
 	/* Not a store that recovery can see: until the commit point deferred records are not looked at. */
 	__atomic_store_n(&r->target, PHD_REC_TARGET(kind, PHD_REC_OFF(before)), __ATOMIC_RELEASE);
 	return 0;
@@ -101,7 +100,7 @@ static int settle_below(pheap_tx *tx, uint64_t off, size_t n, uint64_t end)
 
 int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n)
 {
-	if (!tx->has_defers || !filter_has(tx, off, n))
+	if (!tx->has_defers || !lines_have(tx, off, n))
 		return 0;
 	return settle_below(tx, off, n, tx->log.end);
 }
@@ -111,7 +110,7 @@ static int publish_demote(pheap_tx *tx, uint64_t off, size_t n)
 {
 	uint64_t end = tx->log.end, at = 0;
 
-	if (!filter_has(tx, off, n))
+	if (!lines_have(tx, off, n))
 		return 0;
 	while (at < end) {
 		const struct phd_record *r = ph_log_at(&tx->log, at);
@@ -144,18 +143,24 @@ void ph_defer_drop_freed(pheap_tx *tx)
 	}
 }
 
+void ph_defer_clear(pheap_tx *tx)
+{
+	ph_map_clear(&tx->defer_lines);
+	tx->has_defers = tx->has_publishes = tx->defers_everywhere = false;
+}
+
 void ph_defer_rescan(pheap_tx *tx)
 {
 	uint64_t at = 0;
 
-	memset(tx->defer_filter, 0, sizeof(tx->defer_filter));
-	tx->has_defers = false;
+	ph_defer_clear(tx);
 	while (at < tx->log.end) {
 		const struct phd_record *r = ph_log_at(&tx->log, at);
 
 		if (is_deferred(r)) {
 			tx->has_defers = true;
-			filter_add(tx, PHD_REC_OFF(r->target), r->size);
+			tx->has_publishes |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
+			lines_count(tx, PHD_REC_OFF(r->target), r->size, 1);
 		}
 		at += ph_log_units(r->size);
 	}
@@ -179,11 +184,12 @@ static int record_add(pheap_tx *tx, uint32_t kind, uint64_t off, const char *src
 			step = UINT32_MAX / 2 & ~7u;
 		ph_copy(tx->log.next + sizeof(struct phd_record), src, step);
 		ph_log_push(&tx->log, tx->lane, PHD_REC_TARGET(kind, off), step);
-		filter_add(tx, off, step);
+		lines_count(tx, off, step, 1);
 		off += step;
 		src += step;
 		n -= step;
 	}
+	tx->has_publishes |= kind == PHD_REC_PUBLISH;
 	tx->has_defers = tx->extras = tx->applies = tx->modify_long = true;
 	return 0;
 }
@@ -213,7 +219,7 @@ int pheap_defer(pheap_tx *tx, const void *dst, const void *src, size_t n)
 	rc = defer_range(tx, dst, src, n, &off);
 	if (rc)
 		return rc;
-	rc = tx->has_defers ? publish_demote(tx, off, n) : 0;
+	rc = tx->has_publishes ? publish_demote(tx, off, n) : 0;
 	if (rc == 0)
 		rc = record_add(tx, PHD_REC_DEFER, off, src, n);
 	return rc ? ph_tx_fail(tx, rc, NULL) : 0;

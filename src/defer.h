@@ -10,7 +10,7 @@
  *   F1  No live deferred record overlaps a range that was opened for stores in place after it.
  *   F2  No live deferred record points into a block that this transaction frees: its space may have a new
  *       owner when recovery applies again.
- *   F3  The filter has every line of every live deferred record.
+ *   F3  defer_lines counts, for each 64-byte line, the live deferred records that touch it.
  */
 #ifndef PH_DEFER_H
 #define PH_DEFER_H
@@ -20,7 +20,8 @@
 /* Makes pending deferred bytes in [off, off + n) real, before the caller stores there in place. */
 int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n);
 void ph_defer_drop_freed(pheap_tx *tx);
-void ph_defer_rescan(pheap_tx *tx); /* after rollback: filter and flags from the log */
+void ph_defer_clear(pheap_tx *tx);
+void ph_defer_rescan(pheap_tx *tx); /* after rollback: counts and flags from the log */
 /* As pheap_defer_u64, for the heap's own words; n = 8. */
 int ph_defer_publish(pheap_tx *tx, uint64_t off, uint64_t value);
 

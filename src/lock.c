@@ -58,34 +58,39 @@ static bool lane_active(const struct pheap *h, uint32_t i)
 	return PHD_STATE_STEP(__atomic_load_n(&h->lanes[i].state, __ATOMIC_ACQUIRE)) != PHD_STEP_IDLE;
 }
 
-/* Depth-first over who waits for whom. Shared holders are found by their notes. */
-static bool cycle_from(const struct pheap *h, uint32_t at, uint32_t target, unsigned depth, uint32_t *highest,
-		       uint64_t *sum)
+#define SEARCH_DEPTH 64u
+#define SEARCH_STEPS 4096u /* then the next look may find it: shared holders branch */
+
+struct search {
+	uint32_t target, highest, steps;
+	uint64_t sum; /* of the cycle: the same one later has the same sum */
+};
+
+/* Depth-first over who waits for whom. Shared holders are found by their notes. What is on the cycle is noted on the way
+ * back, so that side branches do not count. */
+static bool cycle_from(const struct pheap *h, struct search *s, uint32_t at, unsigned depth)
 {
 	uint32_t stripe = __atomic_load_n(&h->lanes[at].wait_stripe, __ATOMIC_ACQUIRE);
 	uint64_t word;
+	bool found = false;
 
-	if (stripe == 0 || stripe > h->super.stripe_count + 1 || depth > 64 || !lane_active(h, at))
+	if (stripe == 0 || stripe > h->super.stripe_count + 1 || depth > SEARCH_DEPTH ||
+	    s->steps++ > SEARCH_STEPS || !lane_active(h, at))
 		return false;
 	stripe--;
-	if (at > *highest)
-		*highest = at;
-	*sum = *sum * 31 + PHD_STATE_GEN(__atomic_load_n(&h->lanes[at].state, __ATOMIC_ACQUIRE)) * 64 + at;
 	word = __atomic_load_n(stripe_word(h, stripe), __ATOMIC_ACQUIRE);
-	if (ph_word_held(h, word) && PHD_WORD_LANE(word) != at) {
-		uint32_t next = PHD_WORD_LANE(word);
+	if (ph_word_held(h, word) && PHD_WORD_LANE(word) != at && PHD_WORD_LANE(word) < h->super.lane_count)
+		found = PHD_WORD_LANE(word) == s->target || cycle_from(h, s, PHD_WORD_LANE(word), depth + 1);
+	for (uint32_t i = 0; !found && (word & PHD_WORD_SHARED) && i < h->super.lane_count; i++)
+		if (i != at && lane_active(h, i) && lane_notes(&h->lanes[i], stripe))
+			found = i == s->target || cycle_from(h, s, i, depth + 1);
+	if (found) {
+		uint64_t state = __atomic_load_n(&h->lanes[at].state, __ATOMIC_ACQUIRE);
 
-		if (next == target ||
-		    (next < h->super.lane_count && cycle_from(h, next, target, depth + 1, highest, sum)))
-			return true;
+		s->highest = at > s->highest ? at : s->highest;
+		s->sum = s->sum * 31 + PHD_STATE_GEN(state) * 64 + at;
 	}
-	if (!(word & PHD_WORD_SHARED))
-		return false;
-	for (uint32_t i = 0; i < h->super.lane_count; i++)
-		if (i != at && lane_active(h, i) && lane_notes(&h->lanes[i], stripe) &&
-		    (i == target || cycle_from(h, i, target, depth + 1, highest, sum)))
-			return true;
-	return false;
+	return found;
 }
 
 struct wait {
@@ -95,20 +100,20 @@ struct wait {
 /* One look for a cycle; -EDEADLK when it stood still since the last look and this lane is to give up. */
 static int deadlock_look(pheap_tx *tx, struct wait *w)
 {
-	uint64_t now_ns = ph_os->clock_ns(), sum = 1;
-	uint32_t highest = 0;
+	struct search s = {.target = tx->lane_idx, .sum = 1};
+	uint64_t now_ns = ph_os->clock_ns();
 
 	if (now_ns - w->looked_ns < DEADLOCK_LOOK_NS)
 		return 0;
 	w->looked_ns = now_ns;
-	if (!cycle_from(tx->h, tx->lane_idx, tx->lane_idx, 0, &highest, &sum)) {
+	if (!cycle_from(tx->h, &s, tx->lane_idx, 0)) {
 		w->cycle_sum = 0;
 		return 0;
 	}
-	if (w->cycle_sum == sum && highest == tx->lane_idx)
+	if (w->cycle_sum == s.sum && s.highest == tx->lane_idx)
 		return ph_error(tx->h, -EDEADLK,
 				"transactions wait for each other's locks; this one must end and run again");
-	w->cycle_sum = sum;
+	w->cycle_sum = s.sum;
 	return 0;
 }
 

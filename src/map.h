@@ -82,17 +82,20 @@ static inline bool ph_map_grow(struct ph_map *m)
 	return true;
 }
 
-/* False: no memory. */
+/* False: no memory; never for a key that is there. */
 static inline bool ph_map_put(struct ph_map *m, uint64_t key, uint32_t value)
 {
 	struct ph_map_slot *s;
 
 	if (m->stamp == 0)
 		m->stamp = 1;
-	if (m->count * 2 >= m->room && !ph_map_grow(m))
-		return false;
-	s = ph_map_slot(m, key);
-	if (s->stamp != m->stamp) {
+	s = m->room ? ph_map_slot(m, key) : NULL;
+	if (!s || s->stamp != m->stamp) {
+		if (m->count * 2 >= m->room) {
+			if (!ph_map_grow(m))
+				return false;
+			s = ph_map_slot(m, key);
+		}
 		m->count++;
 		s->stamp = m->stamp;
 		s->key = key;

@@ -25,7 +25,7 @@ static bool range_fresh(const pheap_tx *tx, uint64_t off, size_t n)
 	for (uint64_t chunk = first; chunk <= last; chunk++)
 		if ((__atomic_load_n(&h->words[chunk].owner, __ATOMIC_RELAXED) & ~PHD_WORD_FLAGS) !=
 			    tx->word ||
-		    PHD_DESC_KIND(ph_desc_load(h, chunk)) != PHD_DESC_FREE)
+		    ph_desc_raw(h, chunk) != 0)
 			return false;
 	return true;
 }

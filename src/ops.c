@@ -64,7 +64,8 @@ static int op_get(pheap_tx *tx, uint64_t head, uint64_t word_idx, struct ph_op *
 		.set_pos = PH_NO_POSITION,
 		.clr_pos = PH_NO_POSITION};
 	if (!map_note(ops)) {
-		ops->count--;
+		if (--ops->count == OPS_LINEAR)
+			ph_map_clear(&ops->map); /* as far as it was filled */
 		return -ENOMEM;
 	}
 	*ret = &ops->ops[ops->count - 1];
@@ -224,7 +225,7 @@ static int masks_test(pheap_tx *tx)
 				h, -EINVAL,
 				"double free: another transaction freed a block in chunk %llu meanwhile",
 				(unsigned long long)op->head);
-		if (ph_desc_load(h, op->head) != op->desc)
+		if (ph_desc_raw(h, op->head) != op->desc)
 			return ph_error(h, -EINVAL, "double free: the run at chunk %llu is gone",
 					(unsigned long long)op->head);
 	}
@@ -238,7 +239,7 @@ static int descs_test(pheap_tx *tx)
 	for (uint32_t i = 0; i < tx->ops.desc_count; i++) {
 		const struct ph_desc_op *d = &tx->ops.descs[i];
 
-		if (d->first && ph_desc_load(h, d->chunk) != d->old_desc)
+		if (d->first && ph_desc_raw(h, d->chunk) != d->old_desc)
 			return ph_error(
 				h, -EINVAL,
 				"double free: another transaction freed the block at chunk %llu meanwhile",

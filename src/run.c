@@ -128,11 +128,11 @@ static bool run_take(struct pheap *h, uint64_t word, uint64_t head, uint64_t des
 {
 	uint64_t *owner = &h->words[head].owner;
 
-	if (ph_desc_load(h, head) != desc)
+	if (ph_desc_raw(h, head) != desc)
 		return false;
 	if (!ph_word_take_free(owner, word) && ph_word_try(h, owner, word) == PH_BUSY)
 		return false;
-	if (ph_desc_load(h, head) == desc)
+	if (ph_desc_raw(h, head) == desc)
 		return true;
 	ph_word_release(h, owner, word);
 	return false;

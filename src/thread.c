@@ -33,6 +33,7 @@ static void tx_arrays_free(pheap_tx *tx)
 	free(tx->shared_stripes);
 	free(tx->published);
 	free(tx->pending);
+	free(tx->defer_lines.slots);
 	ph_ops_free(&tx->ops);
 	ph_log_free(&tx->log);
 }

@@ -22,6 +22,7 @@
 
 #define BEGIN_FLAGS (PHEAP_CONCURRENT | PHEAP_READ | PHEAP_NEST | PHEAP_NOWAIT)
 #define RUN_TRIES_MAX 1000
+#define TABLE_ROOM_KEPT 256u /* entries */
 
 bool ph_room(void *array, uint32_t *room, uint32_t need, size_t item_size)
 {
@@ -99,8 +100,9 @@ static void tables_clear(pheap_tx *tx)
 	tx->doom = 0;
 	tx->nest = 0;
 	tx->cover.range_count = 0;
-	tx->extras = tx->applies = tx->has_frees = tx->has_defers = tx->modify_long = false;
-	memset(tx->defer_filter, 0, sizeof(tx->defer_filter));
+	if (tx->has_defers)
+		ph_defer_clear(tx);
+	tx->extras = tx->applies = tx->has_frees = tx->modify_long = false;
 }
 
 /* The lane becomes idle, which frees all words of the transaction at once. */
@@ -349,6 +351,18 @@ static void callbacks_run(struct ph_callback *callbacks, uint32_t count, bool co
 	free(callbacks);
 }
 
+/* A large transaction may have made them large; they are not kept for the small ones after it. */
+static void tables_trim(pheap_tx *tx)
+{
+	if (tx->ops.room > TABLE_ROOM_KEPT || tx->ops.desc_room > TABLE_ROOM_KEPT ||
+	    tx->ops.map.room > 4 * TABLE_ROOM_KEPT || tx->ops.desc_map.room > 4 * TABLE_ROOM_KEPT)
+		ph_ops_free(&tx->ops);
+	if (tx->defer_lines.room > 4 * TABLE_ROOM_KEPT) {
+		free(tx->defer_lines.slots);
+		memset(&tx->defer_lines, 0, sizeof(tx->defer_lines));
+	}
+}
+
 static void tx_finish_slow(pheap_tx *tx, bool committed)
 {
 	struct ph_callback *callbacks = tx->callbacks;
@@ -358,6 +372,7 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 		notify_all(tx);
 	ph_reserve_settle(tx, committed);
 	tables_clear(tx);
+	tables_trim(tx);
 	tx->open = false;
 	if (count) {
 		tx->callbacks = NULL;

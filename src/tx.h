@@ -63,9 +63,10 @@ struct pheap_tx {
 	struct phd_lane *lane; /* NULL in a passive heap */
 	struct ph_log log;
 	bool open, read_only, internal;
-	bool extras;  /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
+	bool extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
 	bool applies; /* the log has records to apply */
-	bool has_frees, has_defers;
+	bool has_frees, has_defers, has_publishes;
+	bool defers_everywhere; /* defer_lines is not complete */
 	bool modify_long; /* coverage is more than lines, or deferred stores wait: modify by the long way */
 	uint32_t lane_idx;
 	uint32_t mode;
@@ -80,7 +81,7 @@ struct pheap_tx {
 	int doom;
 	uint32_t nest;
 	struct ph_thread *thread;
-	uint64_t defer_filter[4]; /* bloom filter over 64-byte lines with deferred stores */
+	struct ph_map defer_lines; /* line -> live deferred records there */
 
 	struct ph_savepoint *savepoints;
 	uint32_t savepoint_count, savepoint_room;

@@ -19,7 +19,7 @@
 #include "os.h"
 #include "runtime.h"
 
-#define SCRIPT_TX_MAX 24u
+#define SCRIPT_TX_MAX 12u
 
 static struct explore explore = {
 	.points_max = 200000,

@@ -173,7 +173,9 @@ static int change_range(struct oracle *o, struct target t, unsigned how)
 
 int oracle_step_change(struct oracle *o)
 {
-	return change_range(o, some_target(o), (unsigned)oracle_below(&o->rng, 3));
+	struct target t = some_target(o); /* drawn first: the order of arguments is the compiler's */
+
+	return change_range(o, t, (unsigned)oracle_below(&o->rng, 3));
 }
 
 int oracle_step_defer_u64(struct oracle *o)
