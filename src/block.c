@@ -39,6 +39,10 @@ static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint
 		*why = "inside a block, not its start";
 		return -EINVAL;
 	}
+	if (idx >= ph_run_blocks(b->desc)) {
+		*why = "behind the last block of a run";
+		return -EINVAL;
+	}
 	b->off = off;
 	b->word_idx = b->head * 4 + idx / 64;
 	b->mask = 1ull << idx % 64;
@@ -55,6 +59,15 @@ static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint
 	return -EINVAL;
 }
 
+/* A look at its two ends finds most damage. What this transaction has made is not in the directory yet. */
+static bool extent_ends(const struct pheap *h, uint64_t head, uint64_t desc)
+{
+	uint64_t last = PHD_DESC_COUNT(desc) - 1;
+
+	return last == 0 || desc != ph_desc_raw(h, head) ||
+	       ph_desc_raw(h, head + last) == PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), last);
+}
+
 int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b,
 		  const char **why)
 {
@@ -66,7 +79,7 @@ int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off
 	chunk = ph_chunk_of(h, off);
 	b->desc = ph_ops_desc_of(tx, h, chunk);
 	b->head = chunk;
-	if (PHD_DESC_KIND(b->desc) == PHD_DESC_CONT && PHD_DESC_COUNT(b->desc) <= chunk) {
+	if (PHD_DESC_KIND(b->desc) == PHD_DESC_CONT) {
 		b->head = chunk - PHD_DESC_COUNT(b->desc);
 		b->desc = ph_ops_desc_of(tx, h, b->head);
 	}
@@ -80,7 +93,10 @@ int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off
 		b->off = off;
 		b->size = PHD_DESC_COUNT(b->desc) << PHD_CHUNK_SHIFT;
 		*why = "inside a block, not its start";
-		return off == ph_chunk_off(h, b->head) ? 0 : -EINVAL;
+		if (off != ph_chunk_off(h, b->head))
+			return -EINVAL;
+		*why = "in a damaged part of the heap";
+		return extent_ends(h, b->head, b->desc) ? 0 : -EINVAL;
 	default:
 		*why = "not allocated (freed twice?)";
 		return -EINVAL;
@@ -145,6 +161,10 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 		return rc;
 	if (b.run)
 		return ph_ops_clear(tx, b.head, b.word_idx, b.mask);
+	if (b.desc == ph_desc_raw(tx->h, b.head) && !ph_chunk_whole(tx->h, b.head, b.desc))
+		return ph_error(tx->h, PHEAP_ECORRUPT,
+				"free of offset 0x%llx: its chunks belong to other blocks; run pheap-fsck on the file",
+				(unsigned long long)off);
 	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
 }
 
@@ -154,7 +174,7 @@ bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)
 	uint64_t chunk = ph_chunk_of(h, off), desc = ph_desc_load(h, chunk), head = chunk;
 
 	/* By descriptors of before this transaction: space that it claimed itself stays its own until idle. */
-	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT && PHD_DESC_COUNT(desc) <= chunk) {
+	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
 		head = chunk - PHD_DESC_COUNT(desc);
 		desc = ph_desc_load(h, head);
 	}
@@ -245,8 +265,9 @@ void *pheap_dup(pheap_tx *tx, const void *src, size_t n, uint32_t type)
 	uint64_t size;
 	void *p;
 
-	if (!src && ph_tx_enter(tx, "pheap_dup") == 0) {
-		ph_tx_fail(tx, -EINVAL, "pheap_dup: src is NULL");
+	if (!src) {
+		if (ph_tx_enter(tx, "pheap_dup") == 0)
+			ph_tx_fail(tx, -EINVAL, "pheap_dup: src is NULL");
 		return NULL;
 	}
 	p = alloc_checked(tx, "pheap_dup", 8, n, type, &size);
@@ -408,6 +429,24 @@ static bool type_wanted(uint64_t desc, uint32_t type)
 	       (type == UINT32_MAX || PHD_DESC_TYPE(desc) == type);
 }
 
+/* The chunk where a walk goes on behind off, with the index of the block there. Never back to where it has been, whatever
+ * the directory says. */
+static uint64_t next_start(const pheap *h, uint64_t off, uint64_t *ret_from)
+{
+	uint64_t chunk = ph_chunk_of(h, off), head = chunk, desc = ph_desc_load(h, chunk);
+
+	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
+		head -= PHD_DESC_COUNT(desc);
+		desc = ph_desc_load(h, head);
+	}
+	*ret_from = 1; /* past the one block of an extent, also when it was freed here */
+	if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && chunk - head < PHD_DESC_RUN_COUNT(desc))
+		*ret_from = (off - ph_chunk_off(h, head)) / PHD_DESC_BLOCK_SIZE(desc) + 1;
+	else if (PHD_DESC_KIND(desc) != PHD_DESC_EXTENT || chunk - head >= PHD_DESC_COUNT(desc))
+		head = chunk;
+	return head;
+}
+
 const void *pheap_next(const pheap *h, uint32_t type, const void *prev)
 {
 	const pheap_tx *tx = pheap_current(h);
@@ -417,20 +456,11 @@ const void *pheap_next(const pheap *h, uint32_t type, const void *prev)
 		return NULL;
 	end = ph_chunk_count(h);
 	if (prev) {
-		uint64_t off = (uint64_t)((uintptr_t)prev - (uintptr_t)h->base), desc;
+		uint64_t off = (uint64_t)((uintptr_t)prev - (uintptr_t)h->base);
 
 		if (!ph_heap_has(h, off, 1))
 			return NULL;
-		chunk = ph_chunk_of(h, off);
-		desc = ph_desc_load(h, chunk);
-		if (PHD_DESC_KIND(desc) == PHD_DESC_CONT && PHD_DESC_COUNT(desc) <= chunk) {
-			chunk -= PHD_DESC_COUNT(desc);
-			desc = ph_desc_load(h, chunk);
-		}
-		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && PHD_DESC_BLOCK_SIZE(desc))
-			from = (off - ph_chunk_off(h, chunk)) / PHD_DESC_BLOCK_SIZE(desc) + 1;
-		else
-			from = 1; /* past the one block of an extent, also when it was freed here */
+		chunk = next_start(h, off, &from);
 	}
 	while (chunk < end) {
 		uint64_t desc = ph_ops_desc_of(tx, h, chunk), step = 1, off;

@@ -89,6 +89,18 @@ static uint64_t row_length(const struct pheap *h, uint64_t chunk, uint64_t count
 	return n;
 }
 
+/* In a damaged directory: does the block or run in front of the row reach into it? */
+static bool row_inside(const struct pheap *h, uint64_t chunk)
+{
+	uint64_t head = chunk - 1, desc = ph_desc_load(h, head);
+
+	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
+		head -= PHD_DESC_COUNT(desc);
+		desc = ph_desc_load(h, head);
+	}
+	return PHD_DESC_KIND(desc) != PHD_DESC_CONT && head + step_over(desc) > chunk;
+}
+
 int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
 {
 	struct ph_alloc *a = h->alloc;
@@ -120,7 +132,7 @@ int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t alig
 			continue;
 		}
 		n = row_length(h, at, count);
-		if (n == count) {
+		if (n == count && !row_inside(h, at)) {
 			if (first == UINT64_MAX)
 				first = at;
 			if (ph_chunk_claim_at(h, word, at, count)) {

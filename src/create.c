@@ -67,7 +67,7 @@ static int fixed_base_choose(struct image *image)
 
 	memcpy(&place, image->super.uuid, sizeof(place));
 	for (unsigned i = 0; i < FIXED_TRIES && !p; i++) {
-		uint64_t at = FIXED_SPACE + (place + i * 256) % FIXED_PLACES * FIXED_STEP;
+		uint64_t at = FIXED_SPACE + (place + i * 256ull) % FIXED_PLACES * FIXED_STEP;
 
 		p = ph_os->map((void *)(uintptr_t)at, image->super.size_max, false, image->fd, true, &rc);
 	}

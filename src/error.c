@@ -52,24 +52,23 @@ static char *sentence_for(const pheap *h)
 	return s->text;
 }
 
-int ph_error(const pheap *h, int rc, const char *format, ...)
+void ph_error_note(const pheap *h, const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(sentence_for(h), SENTENCE_SIZE, format, args);
 	va_end(args);
-	return rc;
 }
 
-int ph_error_recovery(const pheap *h, int rc, const char *format, ...)
+void ph_error_note_both(const pheap *h, const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(open_text, SENTENCE_SIZE, format, args);
 	va_end(args);
-	return ph_error(h, rc, "%s", open_text);
+	ph_error_note(h, "%s", open_text);
 }
 
 void ph_fatal(const char *format, ...)

@@ -12,10 +12,18 @@
 #include "pheap.h"
 
 /* Records the sentence for this thread and heap (h NULL: open) and returns rc. */
-int ph_error(const pheap *h, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The value of the macros below: what was given, for all analysers to see. */
+static inline int ph_error_rc(int rc)
+{
+	return rc;
+}
+
+void ph_error_note(const pheap *h, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define ph_error(h, rc, ...) (ph_error_note((h), __VA_ARGS__), ph_error_rc(rc))
 
 /* As ph_error, also as the sentence of the open that may be under way: recovery runs in both. */
-int ph_error_recovery(const pheap *h, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void ph_error_note_both(const pheap *h, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define ph_error_recovery(h, rc, ...) (ph_error_note_both((h), __VA_ARGS__), ph_error_rc(rc))
 
 /* Misuse or a broken invariant: prints "pheap: ..." to stderr and aborts, unlocking nothing; recovery
  * survives us. */

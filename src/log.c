@@ -275,18 +275,12 @@ static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)
 	memcpy(payload, ph_record_payload(r), 16);
 	if (chunk < h->super.journal_count || chunk >= count || payload[0] == 0 || payload[0] > count - chunk)
 		return false;
-	switch (PHD_DESC_KIND(payload[1])) {
-	case PHD_DESC_FREE:
+	if (PHD_DESC_KIND(payload[1]) == PHD_DESC_FREE)
 		return payload[1] == 0;
-	case PHD_DESC_RUN:
-		said = PHD_DESC_RUN_COUNT(payload[1]);
-		return said == payload[0] && said <= PHD_RUN_COUNT_MAX &&
-		       PHD_DESC_BLOCK_SIZE(payload[1]) >= PHD_BLOCK_SIZE_MIN;
-	case PHD_DESC_EXTENT:
-		return PHD_DESC_COUNT(payload[1]) == payload[0];
-	default:
-		return false;
-	}
+	said = PHD_DESC_KIND(payload[1]) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(payload[1]) :
+							   PHD_DESC_COUNT(payload[1]);
+	return PHD_DESC_KIND(payload[1]) != PHD_DESC_CONT && said == payload[0] &&
+	       ph_desc_fits(h, chunk, payload[1]);
 }
 
 static bool record_valid(const struct pheap *h, const struct phd_record *r)
@@ -345,16 +339,71 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 	return 0;
 }
 
-static bool ext_valid(const struct pheap *h, uint64_t off, uint64_t owner, uint64_t base_min)
+static int segment_compare(const void *a, const void *b)
+{
+	const struct ph_segment *x = a, *y = b;
+
+	return x->off < y->off ? -1 : x->off > y->off;
+}
+
+/* Is [off, off + n) in one of the extensions? They are sorted, and do not overlap. */
+static bool in_extension(const struct ph_segment *sorted, uint32_t count, uint64_t off, uint64_t n)
+{
+	uint32_t low = 0, high = count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (sorted[middle].off + sorted[middle].chunk_count * PHD_CHUNK_SIZE <= off)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < count && sorted[low].off < off + n;
+}
+
+/* A log that stores into its own extensions would change under the feet of who walks it. The records are valid. */
+static int targets_check(const struct pheap *h, uint32_t lane_idx, const struct ph_log *log)
+{
+	uint32_t count = log->count - 1;
+	struct ph_segment *sorted = malloc(count * sizeof(*sorted));
+	bool good = true;
+
+	if (!sorted)
+		return ph_error_recovery(h, -ENOMEM, "no memory to check the log of lane %u", lane_idx);
+	memcpy(sorted, log->segments + 1, count * sizeof(*sorted));
+	qsort(sorted, count, sizeof(*sorted), segment_compare);
+	for (uint32_t i = 1; i < count; i++)
+		good &= sorted[i - 1].off + sorted[i - 1].chunk_count * PHD_CHUNK_SIZE <= sorted[i].off;
+	for (uint64_t at = 0; at < log->end && good;) {
+		const struct phd_record *r = ph_log_at(log, at);
+		unsigned kind = PHD_REC_KIND(r->target);
+
+		good = (kind != PHD_REC_UNDO && kind != PHD_REC_DEFER && kind != PHD_REC_PUBLISH) ||
+		       !in_extension(sorted, count, PHD_REC_OFF(r->target), r->size);
+		at += ph_log_units(r->size);
+	}
+	free(sorted);
+	return good ? 0
+		    : ph_error_recovery(h, PHEAP_ECORRUPT,
+					"the log of lane %u overlaps itself; run pheap-fsck on the file", lane_idx);
+}
+
+/* The extension at off, or NULL: none that could follow the segment `before`. */
+static const struct phd_log_ext *ext_at(const struct pheap *h, uint64_t off, uint64_t owner,
+					const struct ph_segment *before)
 {
 	const struct phd_log_ext *ext;
 	uint64_t end = ph_chunk_off(h, ph_chunk_count(h));
 
 	if (off < h->data_off || off >= end || (off - h->data_off) % PHD_CHUNK_SIZE)
-		return false;
+		return NULL;
 	ext = (const struct phd_log_ext *)(const void *)(h->map + off);
 	return ext->size >= PHD_CHUNK_SIZE && ext->size % PHD_CHUNK_SIZE == 0 && ext->size <= end - off &&
-	       ext->owner == owner && ext->base > base_min;
+			       ext->owner == owner && ext->base > before->base &&
+			       ext->base - before->base <= before->room
+		       ? ext
+		       : NULL;
 }
 
 int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log *ret)
@@ -372,9 +421,10 @@ int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log 
 		.room = h->super.lane_log_size / 8,
 	};
 	while (next_off && log.end > base) {
-		const struct phd_log_ext *ext = (const struct phd_log_ext *)(const void *)(h->map + next_off);
+		const struct phd_log_ext *ext =
+			ext_at(h, next_off, PHD_WORD(gen, lane_idx), &log.segments[log.count - 1]);
 
-		if (!ext_valid(h, next_off, PHD_WORD(gen, lane_idx), base) || ext->base >= log.end)
+		if (!ext || ext->base >= log.end)
 			break;
 		base = ext->base;
 		log.segments[log.count - 1].room = base - log.segments[log.count - 1].base;
@@ -392,6 +442,8 @@ int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log 
 		next_off = ext->next_off;
 	}
 	rc = records_check(h, lane_idx, &log);
+	if (rc == 0 && log.count > 1)
+		rc = targets_check(h, lane_idx, &log);
 	if (rc) {
 		ph_log_free(&log);
 		return rc;

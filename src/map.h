@@ -91,7 +91,7 @@ static inline bool ph_map_put(struct ph_map *m, uint64_t key, uint32_t value)
 		m->stamp = 1;
 	s = m->room ? ph_map_slot(m, key) : NULL;
 	if (!s || s->stamp != m->stamp) {
-		if (m->count * 2 >= m->room) {
+		if (!s || m->count * 2 >= m->room) {
 			if (!ph_map_grow(m))
 				return false;
 			s = ph_map_slot(m, key);

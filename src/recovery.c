@@ -10,6 +10,8 @@
 #include "mutant.h"
 #include "os.h"
 
+#define LANE_GEN_MAX (1ull << 47) /* what a word can name */
+
 static int lane_recover(struct pheap *h, uint32_t lane_idx)
 {
 	struct phd_lane *lane = &h->lanes[lane_idx];
@@ -18,6 +20,11 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 	struct ph_log log = {0};
 	int rc;
 
+	/* Words of generations that do not fit into one would never be held. */
+	if (PHD_STATE_STEP(state) > PHD_STEP_COMMITTED || gen >= LANE_GEN_MAX)
+		return ph_error_recovery(h, PHEAP_ECORRUPT,
+					 "the state of lane %u is 0x%llx, which cannot be; run pheap-fsck on the file",
+					 lane_idx, (unsigned long long)state);
 	if (PHD_STATE_STEP(state) == PHD_STEP_IDLE)
 		return 0;
 	rc = ph_log_load(h, lane_idx, gen, &log);
@@ -51,6 +58,16 @@ static void lane_release(struct phd_lane *lane)
 	__atomic_store_n(&lane->owner, 0, __ATOMIC_RELEASE);
 }
 
+/* Does it hold anything of an owner? A note that stayed would lock others out of its stripe for ever. */
+static bool lane_left(const struct phd_lane *lane)
+{
+	uint64_t any = lane->owner | lane->wait_stripe | lane->note_overflow;
+
+	for (unsigned i = 0; i < PHD_NOTE_COUNT; i++)
+		any |= lane->notes[i];
+	return any != 0;
+}
+
 static void heap_poison(struct pheap *h, int rc)
 {
 	__atomic_store_n(&h->coord->poison, (uint64_t)(-rc), __ATOMIC_RELEASE);
@@ -67,7 +84,7 @@ int ph_recovery_all(struct pheap *h)
 			return rc;
 	}
 	for (uint32_t i = 0; i < h->super.lane_count; i++)
-		if (h->lanes[i].owner)
+		if (lane_left(&h->lanes[i]))
 			lane_release(&h->lanes[i]);
 	for (uint32_t i = 0; i < h->super.member_count; i++)
 		if (h->members[i].attachment)

@@ -118,7 +118,7 @@ static int entry_create(pheap_tx *tx, const char *name, uint64_t off, uint64_t s
 		return rc;
 	memcpy(entry.name, name, strlen(name));
 	ph_copy(h->map + entry_off, &entry, sizeof(entry));
-	rc = ph_defer_publish(tx, h->super.head_off + offsetof(struct phd_head, roots) + bucket * 8,
+	rc = ph_defer_publish(tx, h->super.head_off + offsetof(struct phd_head, roots) + bucket * 8ull,
 			      entry_off);
 	return rc ? rc : pending_add(tx, name, entry_off, off, size, true);
 }
@@ -202,7 +202,7 @@ const void *pheap_root(pheap_tx *tx, const char *name, size_t n, uint32_t type)
 		rc = tx->doom; /* finding is reading */
 	else
 		rc = ph_tx_enter(tx, "pheap_root");
-	if (rc)
+	if (rc || !tx)
 		return NULL;
 	rc = name_check(tx->h, name, "pheap_root");
 	if (rc == 0 && (n == 0 || type > PHD_TYPE_USER_MAX))
@@ -237,7 +237,7 @@ fail:
 
 int pheap_root_set(pheap_tx *tx, const char *name, const void *p)
 {
-	uint64_t off = 0, size;
+	uint64_t off = 0, size = 0;
 	struct ph_block b;
 	const char *why;
 	int rc = ph_tx_enter(tx, "pheap_root_set");
@@ -272,10 +272,33 @@ const void *pheap_find(const pheap *h, const char *name)
 	return off ? h->base + off : NULL;
 }
 
+/* A walk by names ends because each name is met once, in its bucket's list: is the entry at off the first one of its name,
+ * and behind the one at `before` (0: the list's head)? */
+static bool entry_follows(const pheap *h, uint32_t bucket, uint64_t before, uint64_t off)
+{
+	const struct phd_root *e = entry_at(h, off);
+	uint64_t at = h->head->roots[bucket];
+	bool passed = before == 0;
+
+	if (!*e->name || strnlen(e->name, PHD_NAME_SIZE) == PHD_NAME_SIZE || name_bucket(e->name) != bucket)
+		return false;
+	for (uint32_t i = 0; at && i < CHAIN_MAX; i++) {
+		const struct phd_root *other = entry_at(h, at);
+
+		if (!other)
+			return false;
+		if (strncmp(other->name, e->name, PHD_NAME_SIZE) == 0)
+			return passed && at == off;
+		passed |= at == before;
+		at = other->next_off;
+	}
+	return false;
+}
+
 int pheap_root_next(const pheap *h, char name[64])
 {
 	uint32_t bucket = 0, steps = 0;
-	uint64_t off;
+	uint64_t off, before = 0;
 
 	ph_heap_check(h, "pheap_root_next");
 	if (h->forked)
@@ -291,16 +314,18 @@ int pheap_root_next(const pheap *h, char name[64])
 		e = entry_find(h, name, &off);
 		if (!e)
 			return ph_error(h, -EINVAL, "pheap_root_next: no root was ever named \"%s\"", name);
+		before = off;
 		off = e->next_off;
 	}
 	for (;;) {
-		for (; off && steps < CHAIN_MAX; steps++) {
+		for (; off; steps++) {
 			const struct phd_root *e = entry_at(h, off);
+			bool bound = e && __atomic_load_n(&e->off, __ATOMIC_ACQUIRE);
 
-			if (!e)
+			if (!e || steps == CHAIN_MAX || (bound && !entry_follows(h, bucket, before, off)))
 				return ph_error(h, PHEAP_ECORRUPT,
 						"the list of roots is damaged; run pheap-fsck on the file");
-			if (__atomic_load_n(&e->off, __ATOMIC_ACQUIRE)) {
+			if (bound) {
 				memcpy(name, e->name, PHD_NAME_SIZE);
 				name[PHD_NAME_SIZE - 1] = 0;
 				return 0;
@@ -310,5 +335,6 @@ int pheap_root_next(const pheap *h, char name[64])
 		if (++bucket >= PHD_ROOT_BUCKETS)
 			return -ENOENT;
 		off = h->head->roots[bucket];
+		before = 0;
 	}
 }

@@ -206,7 +206,7 @@ static bool recent_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, u
 		uint64_t head = bin->recent[--kept], desc = ph_desc_load(h, head);
 
 		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN && run_key(desc) == bin->key &&
-		    run_has_free(tx, word, head, desc)) {
+		    run_has_free(tx, word, head, desc) && ph_chunk_whole(h, head, desc)) {
 			if (!run_take(h, word, head, desc))
 				continue; /* in use by another: stays noted */
 			*ret_head = head;
@@ -236,7 +236,7 @@ static bool sweep_take(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, ui
 		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN) {
 			step = PHD_DESC_RUN_COUNT(desc);
 			if (run_key(desc) == bin->key && run_has_free(tx, word, at, desc) &&
-			    run_take(h, word, at, desc)) {
+			    ph_chunk_whole(h, at, desc) && run_take(h, word, at, desc)) {
 				*ret_head = at;
 				*ret_desc = desc;
 				bin->cursor = at + (step ? step : 1);
@@ -338,7 +338,7 @@ static uint64_t reclaim_collect(pheap_tx *helper, uint64_t *at)
 			step = PHD_DESC_COUNT(desc);
 		*at += step ? step : 1;
 		if (PHD_DESC_KIND(desc) != PHD_DESC_RUN || !run_is_empty(h, head, desc) ||
-		    !run_take(h, helper->word, head, desc))
+		    !ph_chunk_whole(h, head, desc) || !run_take(h, helper->word, head, desc))
 			continue;
 		/* While we own it nobody chooses here, and who chose before has ended: empty now is empty
 		 * until commit. */

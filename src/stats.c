@@ -14,9 +14,13 @@ static uint64_t run_allocated(const pheap *h, uint64_t head, uint64_t desc)
 	uint32_t blocks = ph_run_blocks(desc);
 	uint64_t n = 0;
 
-	for (uint32_t w = 0; w * 64 < blocks; w++)
-		n += (uint64_t)__builtin_popcountll(
-			__atomic_load_n(&h->bits[head * 4 + w], __ATOMIC_ACQUIRE));
+	for (uint32_t w = 0; w * 64 < blocks; w++) {
+		uint64_t bits = __atomic_load_n(&h->bits[head * 4 + w], __ATOMIC_ACQUIRE);
+
+		if (blocks - w * 64 < 64)
+			bits &= (1ull << (blocks - w * 64)) - 1;
+		n += (uint64_t)__builtin_popcountll(bits);
+	}
 	return n;
 }
 

@@ -107,7 +107,7 @@ static int plan_counts(const struct pheap_options *opt, uint64_t initial, struct
 /* Everything in front of the descriptors, which depends on counts only. */
 static void plan_fixed_regions(struct phd_super *super)
 {
-	super->coord_off = 2 * PHD_BLOCK_SIZE;
+	super->coord_off = 2ull * PHD_BLOCK_SIZE;
 	super->member_off = super->coord_off + sizeof(struct phd_coord);
 	super->stripe_off = super->member_off + super->member_count * sizeof(struct phd_member);
 	super->lane_off = super->stripe_off + (super->stripe_count + 1ull) * sizeof(struct phd_stripe);
@@ -262,7 +262,7 @@ static int check_regions(const struct phd_super *super)
 		{"words_off", super->words_off, n * sizeof(struct phd_words), PHD_BLOCK_SIZE},
 		{"data_off", super->data_off, n * PHD_CHUNK_SIZE, PHD_BLOCK_SIZE},
 	};
-	uint64_t end = 2 * PHD_BLOCK_SIZE;
+	uint64_t end = 2ull * PHD_BLOCK_SIZE;
 
 	for (size_t i = 0; i < sizeof(regions) / sizeof(*regions); i++) {
 		const struct region *r = &regions[i];

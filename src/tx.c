@@ -42,7 +42,7 @@ bool ph_room(void *array, uint32_t *room, uint32_t need, size_t item_size)
 	return true;
 }
 
-int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...)
+void ph_tx_doom(pheap_tx *tx, int rc, const char *format, ...)
 {
 	char text[256];
 	va_list args;
@@ -51,19 +51,19 @@ int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...)
 		va_start(args, format);
 		vsnprintf(text, sizeof(text), format, args);
 		va_end(args);
-		ph_error(tx->h, rc, "%s", text);
+		ph_error_note(tx->h, "%s", text);
 	}
 	if (!format && (rc == -ENOMEM || rc == -E2BIG))
-		ph_error(tx->h, rc,
-			 rc == -ENOMEM ? "this process has no memory for the transaction's private tables"
-				       : "the transaction's log is longer than 32 GiB; split it");
+		ph_error_note(tx->h, "%s",
+			      rc == -ENOMEM
+				      ? "this process has no memory for the transaction's private tables"
+				      : "the transaction's log is longer than 32 GiB; split it");
 	if (!tx->doom) {
 		tx->doom = rc;
 		tx->doom_position = tx->savepoint_serial;
 	}
 	tx->writable_by = NULL;
 	tx->extras = true;
-	return tx->doom;
 }
 
 int ph_tx_refuse(pheap_tx *tx, const char *call)
@@ -424,7 +424,7 @@ static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 {
 	int rc = end_refuse(tx, "pheap_commit");
 
-	if (rc)
+	if (rc || !tx)
 		return rc;
 	if (tx->nest)
 		return commit_nested(tx);

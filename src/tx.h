@@ -27,6 +27,7 @@
 #include "alloc.h"
 #include "copy.h"
 #include "cover.h"
+#include "error.h"
 #include "heap.h"
 #include "log.h"
 
@@ -106,7 +107,9 @@ struct pheap_tx {
 
 /* tx.c */
 int ph_tx_refuse(pheap_tx *tx, const char *call); /* why the fast check failed: a code, never 0 */
-int ph_tx_fail(pheap_tx *tx, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void ph_tx_doom(pheap_tx *tx, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
+#define ph_tx_fail(tx, rc, ...) \
+	(ph_tx_doom((tx), (rc), __VA_ARGS__), ph_error_rc(rc)) /* format NULL: the sentence is there */
 int ph_tx_commit_step(
 	pheap_tx *tx); /* through the commit point to idle; on error nothing happened and it is still open */
 void ph_tx_undo_step(pheap_tx *tx); /* all bytes back, idle */

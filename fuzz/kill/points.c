@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,7 +34,8 @@ static struct explore explore = {
 	.seed = 1,
 };
 static struct oracle oracle;
-static char sample_path[512];
+static char sample_path[64];
+static uint64_t deadline_ms; /* 0: none */
 static const char usage[] =
 	"usage: kill-points [--points N] [--seconds N] [--seed S] [--script I] [--mutant N] [--nested EVERY] [--depth D]\n"
 	"                   [--fsck PROGRAM] [--image FILE] [--quiet]\n";
@@ -47,7 +49,6 @@ static void on_crash(int signal)
 			 signal, explore.at, explore.tx, oracle_op_names[explore.where.op], explore.seed, explore.script);
 
 	(void)!write(1, text, (size_t)n);
-	unlink(sample_path);
 	_exit(3);
 }
 
@@ -125,8 +126,7 @@ static int one_transaction(void)
 	case 0:
 		rc = reopen();
 		break;
-	case 1:
-	case 2:
+	case 1 ... 3:
 		explore_on(&explore);
 		rc = oracle_between(&oracle);
 		break;
@@ -162,7 +162,7 @@ static void script(uint64_t i)
 	oracle.store = kr_copy;
 	explore_rebase(&explore);
 	for (explore.tx = 1; explore.tx <= SCRIPT_TX_MAX && !explore.stop && explore.points < explore.points_max; explore.tx++)
-		if (one_transaction())
+		if ((deadline_ms && now_ms() >= deadline_ms) || one_transaction())
 			break;
 	if (pheap_current(oracle.h))
 		pheap_abort(pheap_current(oracle.h));
@@ -228,8 +228,7 @@ int main(int argc, char **argv)
 		{"points", 1, NULL, 'p'}, {"seed", 1, NULL, 's'},   {"script", 1, NULL, 'i'}, {"mutant", 1, NULL, 'm'},
 		{"nested", 1, NULL, 'n'}, {"depth", 1, NULL, 'd'},  {"fsck", 1, NULL, 'f'},   {"image", 1, NULL, 'o'},
 		{"quiet", 0, NULL, 'q'},  {"seconds", 1, NULL, 't'}, {0}};
-	uint64_t only = UINT64_MAX, seconds = 0, i = 0, start = now_ms();
-	const char *tmp = getenv("TMPDIR");
+	uint64_t only = UINT64_MAX, i = 0, start = now_ms();
 	bool quiet = false;
 	int c, fd;
 
@@ -243,15 +242,15 @@ int main(int argc, char **argv)
 		case 'd': explore.depth_max = (unsigned)number(optarg); break;
 		case 'f': explore.fsck = optarg; break;
 		case 'o': explore.image_path = optarg; break;
-		case 't': seconds = number(optarg); explore.points_max = UINT64_MAX; break;
+		case 't': deadline_ms = start + number(optarg) * 1000; explore.points_max = UINT64_MAX; break;
 		case 'q': quiet = true; break;
 		default: fprintf(stderr, "%s", usage); return 2;
 		}
-	snprintf(sample_path, sizeof(sample_path), "%s/pheap-kill-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-	fd = mkstemp(sample_path);
+	/* without a name, so that nothing is left however this ends; fsck gets at it through /proc */
+	fd = memfd_create("pheap", MFD_CLOEXEC);
+	snprintf(sample_path, sizeof(sample_path), "/proc/%d/fd/%d", (int)getpid(), fd);
 	if (fd < 0 || memfile_identity(sample_path))
 		return perror(sample_path), 2;
-	close(fd);
 	explore.sample_path = sample_path;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("kill-points: seed %" PRIu64 "\n", explore.seed);
@@ -262,12 +261,11 @@ int main(int argc, char **argv)
 	for (i = 0; !explore.stop && explore.points < explore.points_max; i++) {
 		if (only != UINT64_MAX && i)
 			break;
-		if (seconds && now_ms() - start >= seconds * 1000)
+		if (deadline_ms && now_ms() >= deadline_ms)
 			break;
-		alarm(120);
 		script(only != UINT64_MAX ? only : i);
 	}
-	unlink(sample_path);
+	close(fd);
 	c = (int)report(quiet, now_ms() - start, i);
 	explore_free(&explore);
 	if (explore.violations)

@@ -514,6 +514,28 @@ static void clean_up(void)
 	rmdir(folder);
 }
 
+/* Cleans up after the parent in any case, also when that is killed. */
+static void janitor_start(void)
+{
+	int ends[2];
+	char c;
+
+	if (pipe(ends)) {
+		perror("pipe");
+		exit(2);
+	}
+	if (fork()) {
+		close(ends[0]);
+		return;
+	}
+	setsid();
+	close(ends[1]);
+	while (read(ends[0], &c, 1) > 0)
+		;
+	clean_up();
+	_exit(0);
+}
+
 static void on_signal(int signal)
 {
 	clean_up();
@@ -553,6 +575,7 @@ int main(int argc, char **argv)
 	if (!mkdtemp(folder))
 		return perror(folder), 2;
 	snprintf(path, sizeof(path), "%s/heap", folder);
+	janitor_start();
 	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (board == MAP_FAILED)
 		return perror("mmap"), 2;
