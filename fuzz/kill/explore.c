@@ -13,6 +13,7 @@
 #include "layout.h"
 #include "os.h"
 #include "runtime.h"
+#include "trap.h"
 
 static struct explore *active; /* the callbacks have no argument of their own */
 
@@ -69,9 +70,26 @@ static void on_written(struct memfile *f, uint64_t off, uint64_t n)
 {
 	struct level *l = active->current;
 
+#ifdef KILL_TRAP
+	if (n)
+		return; /* the trap sees it */
+#endif
 	if (l && l->file == f)
 		note(l, n ? off : 0, (unsigned)n, n ? 0 : off);
 }
+
+#ifdef KILL_TRAP
+static void on_changed(uint64_t off, unsigned n, uint64_t data)
+{
+	struct level *l = active->current;
+	struct event e = {.off = off, .n = (uint8_t)n, .data = data};
+
+	flush(l);
+	e.phase = (uint8_t)active->oracle->phase;
+	e.op = (uint8_t)active->oracle->op;
+	push(l, &e);
+}
+#endif
 
 static void report_to(struct explore *x, struct level *l, bool record)
 {
@@ -79,9 +97,18 @@ static void report_to(struct explore *x, struct level *l, bool record)
 		flush(x->current);
 	x->current = l;
 	kr_size = 0;
+#ifdef KILL_TRAP
+	trap_off();
+#endif
 	if (!l)
 		return;
 	l->record = record;
+#ifdef KILL_TRAP
+	l->file->written = on_written;
+	if (record)
+		trap_on(l->file->bytes, MEMFILE_CAPACITY, on_changed);
+	return;
+#endif
 	kr_base = (uintptr_t)l->file->bytes;
 	kr_store = on_store;
 	l->file->written = on_written;
@@ -180,6 +207,9 @@ static void load(struct level *to, const struct level *from)
 	f->named = true;
 	f->space = 0;
 	f->size = from->base_size;
+#ifdef KILL_TRAP
+	memset(to->stale, 1, sizeof(to->stale)); /* stores of recoveries are not watched */
+#endif
 	for (unsigned p = 0; p < MEMFILE_PAGES; p++)
 		if (to->stale[p]) {
 			memcpy(f->bytes + p * MEMFILE_PAGE, from->base + p * MEMFILE_PAGE, MEMFILE_PAGE);
