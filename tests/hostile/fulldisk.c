@@ -214,7 +214,7 @@ static void step_grow(void)
 	uint64_t size;
 	int rc;
 
-	expect(n > 20, "only %u blocks fit", n);
+	expect(n > 10, "only %u blocks fit", n);
 	expect(blocks_check(h) == n, "blocks were lost");
 	/* Every other one goes, on a disk without a free byte. */
 	fill(0);
