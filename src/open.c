@@ -580,12 +580,13 @@ int pheap_close(pheap *h)
 	ph_heap_check(h, "pheap_close");
 	if (h->forked)
 		return close_forked(h);
-	if (ph_tx_any_open(h))
-		return ph_error(
-			h, PHEAP_EACTIVE,
-			"a transaction of this process is still open in the heap; end it, then close");
 	pthread_mutex_lock(&open_lock);
-	rc = close_locked(h);
+	/* Other opens of the same file in this process keep it open: their transactions go on. */
+	if (h->ref_count == 1 && ph_tx_any_open(h))
+		rc = ph_error(h, PHEAP_EACTIVE,
+			      "a transaction of this process is still open in the heap; end it, then close");
+	else
+		rc = close_locked(h);
 	pthread_mutex_unlock(&open_lock);
 	return rc;
 }
