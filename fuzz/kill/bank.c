@@ -26,8 +26,8 @@ struct plan {
 	size_t size;
 	uint64_t seed;
 	uint32_t mode;
-	unsigned how; /* how the accounts are changed */
-	bool scribble; /* a large part that is rolled back */
+	unsigned how;	  /* how the accounts are changed */
+	bool scribble;	  /* a large part that is rolled back */
 	bool first_abort; /* the whole is done once and aborted */
 };
 
@@ -161,7 +161,8 @@ static void work(pheap_tx *tx, const struct bank *bank, unsigned worker, uint64_
 
 static int begin(pheap *h, const struct bank *bank, const struct plan *p, pheap_tx **tx)
 {
-	uint64_t keys[2] = {pheap_offset(h, &bank->accounts[p->from]), pheap_offset(h, &bank->accounts[p->to])};
+	uint64_t keys[2] = {pheap_offset(h, &bank->accounts[p->from]),
+			    pheap_offset(h, &bank->accounts[p->to])};
 	int rc = pheap_begin(h, p->mode, tx);
 
 	if (rc || !p->mode)
@@ -201,8 +202,8 @@ int bank_tx(pheap *h, struct board *board, unsigned worker)
 			break;
 	}
 	if (rc)
-		return bank_wrong(board, "worker %u, transaction %llu: %d (%s; %s)", worker, (unsigned long long)seq, rc,
-				  pheap_strerror(rc), pheap_error_detail(h));
+		return bank_wrong(board, "worker %u, transaction %llu: %d (%s; %s)", worker,
+				  (unsigned long long)seq, rc, pheap_strerror(rc), pheap_error_detail(h));
 	board->workers[worker].acked = seq;
 	return 0;
 }
@@ -243,12 +244,15 @@ static int check_worker(pheap *h, struct board *board, const struct bank *bank, 
 		}
 		p = plan_of(w, seq);
 		fill(bytes, &p);
-		if (pheap_usable_size(h, pheap_at(h, off)) < p.size || pheap_type_of(h, pheap_at(h, off)) != TYPE_BLOCK)
-			return bank_wrong(board, "worker %u: %#llx, of transaction %llu, is no block of %zu bytes", w,
-					  (unsigned long long)off, (unsigned long long)seq, p.size);
+		if (pheap_usable_size(h, pheap_at(h, off)) < p.size ||
+		    pheap_type_of(h, pheap_at(h, off)) != TYPE_BLOCK)
+			return bank_wrong(board,
+					  "worker %u: %#llx, of transaction %llu, is no block of %zu bytes",
+					  w, (unsigned long long)off, (unsigned long long)seq, p.size);
 		if (memcmp(pheap_at(h, off), bytes, p.size))
-			return bank_wrong(board, "worker %u: the block of transaction %llu (%#llx) has other bytes", w,
-					  (unsigned long long)seq, (unsigned long long)off);
+			return bank_wrong(board,
+					  "worker %u: the block of transaction %llu (%#llx) has other bytes",
+					  w, (unsigned long long)seq, (unsigned long long)off);
 		(*count)++;
 	}
 	return 0;
@@ -289,16 +293,18 @@ static int check_all(pheap *h, struct board *board, struct bank_expect *e, const
 		uint64_t seq = bank->workers[w].seq;
 
 		if (seq < acked[w] || seq > board->workers[w].started || seq < e->seq[w])
-			return bank_wrong(board, "worker %u: number %llu, acknowledged %llu, started %llu, seen %llu", w,
-					  (unsigned long long)seq, (unsigned long long)acked[w],
-					  (unsigned long long)board->workers[w].started, (unsigned long long)e->seq[w]);
+			return bank_wrong(
+				board, "worker %u: number %llu, acknowledged %llu, started %llu, seen %llu",
+				w, (unsigned long long)seq, (unsigned long long)acked[w],
+				(unsigned long long)board->workers[w].started, (unsigned long long)e->seq[w]);
 		expect_advance(e, w, seq);
 		if (check_worker(h, board, bank, w, &count))
 			return -1;
 	}
 	for (unsigned i = 0; i < BANK_ACCOUNTS; i++)
 		if (bank->accounts[i] != e->accounts[i])
-			return bank_wrong(board, "account %u: %llu, expected %llu", i, (unsigned long long)bank->accounts[i],
+			return bank_wrong(board, "account %u: %llu, expected %llu", i,
+					  (unsigned long long)bank->accounts[i],
 					  (unsigned long long)e->accounts[i]);
 	return check_walk(h, board, bank, count);
 }

@@ -42,8 +42,9 @@ struct board {
 		uint64_t reserved[6];
 	} workers[BANK_WORKERS];
 	volatile uint32_t stop;
-	volatile uint32_t in_tx; /* kills that hit an open transaction: set by the victim's state when it died */
-	char why[512];		 /* first violation, by whoever found it */
+	volatile uint32_t
+		in_tx; /* kills that hit an open transaction: set by the victim's state when it died */
+	char why[512]; /* first violation, by whoever found it */
 	volatile uint32_t why_set;
 };
 

@@ -47,11 +47,12 @@ struct explore {
 	struct level *current; /* whose stores are being reported */
 	struct oracle *oracle;
 	const struct oracle_model *before, *after;
-	unsigned depth_max;	 /* 0: no cut recoveries */
-	unsigned nested_every;	 /* every n-th point's recovery is cut, too */
-	unsigned again_every;	 /* every n-th point is opened a second time */
-	unsigned follow_every;	 /* after every n-th point life goes on */
-	unsigned join_every;	 /* at every n-th point a living process works on before it recovers; each point of a commit */
+	unsigned depth_max;    /* 0: no cut recoveries */
+	unsigned nested_every; /* every n-th point's recovery is cut, too */
+	unsigned again_every;  /* every n-th point is opened a second time */
+	unsigned follow_every; /* after every n-th point life goes on */
+	unsigned
+		join_every; /* at every n-th point a living process works on before it recovers; each point of a commit */
 	unsigned fsck_every;
 	const char *fsck;	 /* path of pheap-fsck, or NULL */
 	const char *sample_path; /* real file for it */
@@ -84,7 +85,8 @@ void explore_violation(struct explore *x, const struct event *e, const char *wha
 /* join.c: the heap is recovered not by a first opener but by one who works beside what the dead one left. l: loaded, reported. */
 int explore_join(struct explore *x, struct level *l, char *why, size_t why_size);
 /* fsck.c: runs x->fsck on an image. Crash images: with -y, and the result must be one of the models. 0 or -1 with why. */
-int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why, size_t why_size);
+int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why,
+		 size_t why_size);
 /* Opens memfile `file` holding an image; which model fits: 1 before, 2 after, 3 both; -1 with why. */
 int explore_match(struct explore *x, pheap *h, char *why, size_t why_size);
 

@@ -23,7 +23,7 @@ extern char **environ;
 
 static int run(const struct explore *x, const char *mode, char *text, size_t n)
 {
-	char *argv[] = {(char *)(uintptr_t)x->fsck, (char *)(uintptr_t)mode, (char *)(uintptr_t)"-f",
+	char *argv[] = {(char *)(uintptr_t)x->fsck, (char *)(uintptr_t)mode, (char *)(uintptr_t) "-f",
 			(char *)(uintptr_t)x->sample_path, NULL};
 	posix_spawn_file_actions_t actions;
 	int status, ends[2];

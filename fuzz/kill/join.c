@@ -60,8 +60,10 @@ static int own_check(const struct own *own, char *why, size_t n)
 
 		for (size_t k = 0; p && k < own_sizes[i]; k++)
 			if (p[k] != 0xa0 + i) {
-				snprintf(why, n, "beside the dead: block %#llx, committed before the recovery, has lost byte %zu",
-					 (unsigned long long)own->offs[i], k);
+				snprintf(
+					why, n,
+					"beside the dead: block %#llx, committed before the recovery, has lost byte %zu",
+					(unsigned long long)own->offs[i], k);
 				return -1;
 			}
 	}

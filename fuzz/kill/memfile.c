@@ -20,7 +20,7 @@
 #define LOCK_COUNT 16
 
 struct description {
-	struct memfile *file; /* NULL: free */
+	struct memfile *file;	    /* NULL: free */
 	uint64_t locks[LOCK_COUNT]; /* offsets; 0: none */
 	bool exclusive[LOCK_COUNT];
 };

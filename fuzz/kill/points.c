@@ -43,10 +43,12 @@ static const char usage[] =
 static void on_crash(int signal)
 {
 	static char text[400];
-	int n = snprintf(text, sizeof(text),
-			 "violation: recovery, or the oracle's calls, ended by signal %d\n  cut before store %zu of transaction %" PRIu64
-			 " (%s)\n  replay: --seed %" PRIu64 " --script %" PRIu64 "\n0 passed, 1 failed\n",
-			 signal, explore.at, explore.tx, oracle_op_names[explore.where.op], explore.seed, explore.script);
+	int n = snprintf(
+		text, sizeof(text),
+		"violation: recovery, or the oracle's calls, ended by signal %d\n  cut before store %zu of transaction %" PRIu64
+		" (%s)\n  replay: --seed %" PRIu64 " --script %" PRIu64 "\n0 passed, 1 failed\n",
+		signal, explore.at, explore.tx, oracle_op_names[explore.where.op], explore.seed,
+		explore.script);
 
 	(void)!write(1, text, (size_t)n);
 	_exit(3);
@@ -159,9 +161,13 @@ static void script(uint64_t i)
 		oracle_failed_at("start");
 		return;
 	}
-	oracle.store = kr_copy;
+#ifndef KILL_TRAP
+	oracle.store = kr_copy; /* the trap sees a plain memcpy as well */
+#endif
 	explore_rebase(&explore);
-	for (explore.tx = 1; explore.tx <= SCRIPT_TX_MAX && !explore.stop && explore.points < explore.points_max; explore.tx++)
+	for (explore.tx = 1;
+	     explore.tx <= SCRIPT_TX_MAX && !explore.stop && explore.points < explore.points_max;
+	     explore.tx++)
 		if ((deadline_ms && now_ms() >= deadline_ms) || one_transaction())
 			break;
 	if (pheap_current(oracle.h))
@@ -186,8 +192,8 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 		passed += good;
 		failed += !good;
 		if (!quiet || !good)
-			printf("  call %-12s %8" PRIu64 " points, %" PRIu64 " bad\n", oracle_op_names[i], explore.op_points[i],
-			       explore.op_bad[i]);
+			printf("  call %-12s %8" PRIu64 " points, %" PRIu64 " bad\n", oracle_op_names[i],
+			       explore.op_points[i], explore.op_bad[i]);
 	}
 	for (unsigned i = TAG_CREATE_PUBLISH + 1; i < TAG_COUNT; i++) {
 		bool good = explore.tag_points[i] && !explore.tag_bad[i];
@@ -195,15 +201,16 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 		passed += good;
 		failed += !good;
 		if (!quiet || !good)
-			printf("  ORDER(%s) %*s%8" PRIu64 " points, %" PRIu64 " bad\n", tag_names[i], (int)(15 - strlen(tag_names[i])), "",
-			       explore.tag_points[i], explore.tag_bad[i]);
+			printf("  ORDER(%s) %*s%8" PRIu64 " points, %" PRIu64 " bad\n", tag_names[i],
+			       (int)(15 - strlen(tag_names[i])), "", explore.tag_points[i],
+			       explore.tag_bad[i]);
 	}
-	printf("seed %" PRIu64 ": %" PRIu64 " scripts, %" PRIu64 " stores, %" PRIu64 " points, %" PRIu64 " in cut recoveries, %" PRIu64
-	       " opened again, %" PRIu64 " lived on, %" PRIu64
+	printf("seed %" PRIu64 ": %" PRIu64 " scripts, %" PRIu64 " stores, %" PRIu64 " points, %" PRIu64
+	       " in cut recoveries, %" PRIu64 " opened again, %" PRIu64 " lived on, %" PRIu64
 	       " joined, %" PRIu64 " fsck runs, %" PRIu64 " violations; %" PRIu64 " points/s\n",
-	       explore.seed, scripts, explore.store_count, explore.points, explore.nested_points, explore.again_count,
-	       explore.follow_count, explore.join_count, explore.fsck_count, explore.violations,
-	       (explore.points + explore.nested_points) * 1000 / (ms ? ms : 1));
+	       explore.seed, scripts, explore.store_count, explore.points, explore.nested_points,
+	       explore.again_count, explore.follow_count, explore.join_count, explore.fsck_count,
+	       explore.violations, (explore.points + explore.nested_points) * 1000 / (ms ? ms : 1));
 	if (explore.violations && !failed)
 		failed = 1;
 	printf("%u passed, %u failed\n", passed, failed);
@@ -224,27 +231,57 @@ static uint64_t number(const char *text)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"points", 1, NULL, 'p'}, {"seed", 1, NULL, 's'},   {"script", 1, NULL, 'i'}, {"mutant", 1, NULL, 'm'},
-		{"nested", 1, NULL, 'n'}, {"depth", 1, NULL, 'd'},  {"fsck", 1, NULL, 'f'},   {"image", 1, NULL, 'o'},
-		{"quiet", 0, NULL, 'q'},  {"seconds", 1, NULL, 't'}, {0}};
+	static const struct option options[] = {{"points", 1, NULL, 'p'},
+						{"seed", 1, NULL, 's'},
+						{"script", 1, NULL, 'i'},
+						{"mutant", 1, NULL, 'm'},
+						{"nested", 1, NULL, 'n'},
+						{"depth", 1, NULL, 'd'},
+						{"fsck", 1, NULL, 'f'},
+						{"image", 1, NULL, 'o'},
+						{"quiet", 0, NULL, 'q'},
+						{"seconds", 1, NULL, 't'},
+						{0}};
 	uint64_t only = UINT64_MAX, i = 0, start = now_ms();
 	bool quiet = false;
 	int c, fd;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
-		case 'p': explore.points_max = number(optarg); break;
-		case 's': explore.seed = number(optarg); break;
-		case 'i': only = number(optarg); break;
-		case 'm': ph_mutant = (int)number(optarg); break;
-		case 'n': explore.nested_every = (unsigned)number(optarg); break;
-		case 'd': explore.depth_max = (unsigned)number(optarg); break;
-		case 'f': explore.fsck = optarg; break;
-		case 'o': explore.image_path = optarg; break;
-		case 't': deadline_ms = start + number(optarg) * 1000; explore.points_max = UINT64_MAX; break;
-		case 'q': quiet = true; break;
-		default: fprintf(stderr, "%s", usage); return 2;
+		case 'p':
+			explore.points_max = number(optarg);
+			break;
+		case 's':
+			explore.seed = number(optarg);
+			break;
+		case 'i':
+			only = number(optarg);
+			break;
+		case 'm':
+			ph_mutant = (int)number(optarg);
+			break;
+		case 'n':
+			explore.nested_every = (unsigned)number(optarg);
+			break;
+		case 'd':
+			explore.depth_max = (unsigned)number(optarg);
+			break;
+		case 'f':
+			explore.fsck = optarg;
+			break;
+		case 'o':
+			explore.image_path = optarg;
+			break;
+		case 't':
+			deadline_ms = start + number(optarg) * 1000;
+			explore.points_max = UINT64_MAX;
+			break;
+		case 'q':
+			quiet = true;
+			break;
+		default:
+			fprintf(stderr, "%s", usage);
+			return 2;
 		}
 	/* without a name, so that nothing is left however this ends; fsck gets at it through /proc */
 	fd = memfd_create("pheap", MFD_CLOEXEC);

@@ -42,7 +42,8 @@ static uint64_t part_ms, part_end; /* with --seconds: how long a part may take, 
 static unsigned passed, failed;
 static pid_t living[BANK_WORKERS], checker;
 static int to_checker = -1, from_checker = -1;
-static const char usage[] = "usage: kill-procs [--aimed N] [--random N] [--create N] [--seconds N] [--seed S] [--mutant N]\n"
+static const char usage[] =
+	"usage: kill-procs [--aimed N] [--random N] [--create N] [--seconds N] [--seed S] [--mutant N]\n"
 	"                  [--fsck PROGRAM] [--timeout SECONDS]\n";
 static const char *fsck;
 
@@ -262,7 +263,8 @@ static void result(const char *name, int rc, const char *format, uint64_t a, uin
 	printf(format, a, b);
 	printf("\n");
 	if (rc)
-		printf("violation: %s\n  replay: --seed %" PRIu64 "\n", board->why_set ? board->why : "?", seed);
+		printf("violation: %s\n  replay: --seed %" PRIu64 "\n", board->why_set ? board->why : "?",
+		       seed);
 }
 
 static int make_heap(void)
@@ -366,8 +368,8 @@ static int create_part(void)
 			return bank_wrong(board, "creator killed at step %" PRIu64 " left a file", k);
 		rc = pheap_open(path, PHEAP_CREATE, &opt, &h);
 		if (rc)
-			return bank_wrong(board, "open after a creator killed at step %" PRIu64 ": %d (%s)", k, rc,
-					  pheap_error_detail(NULL));
+			return bank_wrong(board, "open after a creator killed at step %" PRIu64 ": %d (%s)",
+					  k, rc, pheap_error_detail(NULL));
 		if (pheap_next(h, UINT32_MAX, NULL) || pheap_close(h))
 			return bank_wrong(board, "creator killed at step %" PRIu64 ": not an empty heap", k);
 	}
@@ -406,9 +408,11 @@ static int one_victim(unsigned stage, uint64_t k, bool *ret_survived)
 		return bank_wrong(board, "waitpid failed");
 	*ret_survived = WIFEXITED(status);
 	if (*ret_survived && WEXITSTATUS(status))
-		return bank_wrong(board, "victim at step %" PRIu64 " of stage %u: exit %d", k, stage, WEXITSTATUS(status));
+		return bank_wrong(board, "victim at step %" PRIu64 " of stage %u: exit %d", k, stage,
+				  WEXITSTATUS(status));
 	if (!*ret_survived && WTERMSIG(status) != SIGKILL)
-		return bank_wrong(board, "victim at step %" PRIu64 " of stage %u: signal %d", k, stage, WTERMSIG(status));
+		return bank_wrong(board, "victim at step %" PRIu64 " of stage %u: signal %d", k, stage,
+				  WTERMSIG(status));
 	aimed += !*ret_survived;
 	in_tx += board->workers[VICTIM].started != board->workers[VICTIM].acked;
 	return 0;
@@ -539,7 +543,8 @@ static void janitor_start(void)
 static void on_signal(int signal)
 {
 	clean_up();
-	printf("violation: signal %d, a part did not end in time or crashed\n  replay: --seed %" PRIu64 "\n0 passed, 1 failed\n",
+	printf("violation: signal %d, a part did not end in time or crashed\n  replay: --seed %" PRIu64
+	       "\n0 passed, 1 failed\n",
 	       signal, seed);
 	fflush(stdout);
 	_exit(3);
@@ -547,28 +552,45 @@ static void on_signal(int signal)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"aimed", 1, NULL, 'a'},  {"random", 1, NULL, 'r'}, {"create", 1, NULL, 'c'},
-						{"seed", 1, NULL, 's'},	  {"mutant", 1, NULL, 'm'}, {"fsck", 1, NULL, 'f'},
-						{"timeout", 1, NULL, 't'}, {"seconds", 1, NULL, 'd'}, {0}};
+	static const struct option options[] = {
+		{"aimed", 1, NULL, 'a'},   {"random", 1, NULL, 'r'},  {"create", 1, NULL, 'c'},
+		{"seed", 1, NULL, 's'},	   {"mutant", 1, NULL, 'm'},  {"fsck", 1, NULL, 'f'},
+		{"timeout", 1, NULL, 't'}, {"seconds", 1, NULL, 'd'}, {0}};
 	const char *tmp = getenv("TMPDIR");
 	unsigned timeout = 300;
 	int c, rc;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
-		case 'a': aimed_max = number(optarg); break;
-		case 'r': random_max = number(optarg); break;
-		case 'c': create_max = number(optarg); break;
-		case 's': seed = number(optarg); break;
-		case 'm': ph_mutant = (int)number(optarg); break;
-		case 'f': fsck = optarg; break;
+		case 'a':
+			aimed_max = number(optarg);
+			break;
+		case 'r':
+			random_max = number(optarg);
+			break;
+		case 'c':
+			create_max = number(optarg);
+			break;
+		case 's':
+			seed = number(optarg);
+			break;
+		case 'm':
+			ph_mutant = (int)number(optarg);
+			break;
+		case 'f':
+			fsck = optarg;
+			break;
 		case 'd':
 			part_ms = number(optarg) * 1000 / 2;
 			aimed_max = random_max = UINT64_MAX;
 			timeout = (unsigned)number(optarg) + 120;
 			break;
-		case 't': timeout = (unsigned)number(optarg); break;
-		default: fprintf(stderr, "%s", usage); return 2;
+		case 't':
+			timeout = (unsigned)number(optarg);
+			break;
+		default:
+			fprintf(stderr, "%s", usage);
+			return 2;
 		}
 	rng = seed;
 	snprintf(folder, sizeof(folder), "%s/pheap-procs-XXXXXX", tmp && *tmp ? tmp : "/tmp");
@@ -588,12 +610,14 @@ int main(int argc, char **argv)
 	alarm(timeout);
 	if (create_max) {
 		rc = create_part();
-		result("ORDER(create-publish): creators killed", rc, "%" PRIu64 " creators, %" PRIu64 " left a half-made heap",
-		       creates, (uint64_t)(rc != 0));
+		result("ORDER(create-publish): creators killed", rc,
+		       "%" PRIu64 " creators, %" PRIu64 " left a half-made heap", creates,
+		       (uint64_t)(rc != 0));
 	}
 	if (aimed_max) {
 		rc = aimed_part();
-		result("aimed kills beside living processes", rc, "%" PRIu64 " kills, %" PRIu64 " in a transaction", aimed, in_tx);
+		result("aimed kills beside living processes", rc,
+		       "%" PRIu64 " kills, %" PRIu64 " in a transaction", aimed, in_tx);
 	}
 	in_tx = 0;
 	if (random_max) {
@@ -601,8 +625,9 @@ int main(int argc, char **argv)
 		result("random kills", rc, "%" PRIu64 " kills, %" PRIu64 " in a transaction", randoms, in_tx);
 	}
 	clean_up();
-	printf("seed %" PRIu64 ": %" PRIu64 " aimed kills, %" PRIu64 " random kills, %" PRIu64 " checks, %u violations\n", seed, aimed,
-	       randoms, checks, failed);
+	printf("seed %" PRIu64 ": %" PRIu64 " aimed kills, %" PRIu64 " random kills, %" PRIu64
+	       " checks, %u violations\n",
+	       seed, aimed, randoms, checks, failed);
 	printf("%u passed, %u failed\n", passed, failed);
 	return failed != 0;
 }

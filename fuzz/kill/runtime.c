@@ -112,38 +112,82 @@ void *__wrap_memset(void *dst, int c, size_t n)
 /* --- what the compilers call --- */
 
 #define EXPORT __attribute__((visibility("default")))
-#define NOTHING(name, ...)            \
+#define NOTHING(name, ...) \
 	EXPORT void name(__VA_ARGS__); \
 	EXPORT void name(__VA_ARGS__)
 
-#define PLAIN(n)                                                                               \
-	NOTHING(__tsan_read##n, const void *p) { (void)p; }                                     \
-	NOTHING(__tsan_write##n, void *p) { touched(p, n); }                                    \
-	NOTHING(__tsan_read_write##n, void *p) { touched(p, n); }                               \
-	NOTHING(__tsan_volatile_read##n, const void *p) { (void)p; }                            \
-	NOTHING(__tsan_volatile_write##n, void *p) { touched(p, n); }                           \
-	NOTHING(__tsan_unaligned_read##n, const void *p) { (void)p; }                           \
-	NOTHING(__tsan_unaligned_write##n, void *p) { touched(p, n); }                          \
-	NOTHING(__tsan_unaligned_read_write##n, void *p) { touched(p, n); }                     \
-	NOTHING(__tsan_unaligned_volatile_read##n, const void *p) { (void)p; }                  \
-	NOTHING(__tsan_unaligned_volatile_write##n, void *p) { touched(p, n); }
+#define PLAIN(n) \
+	NOTHING(__tsan_read##n, const void *p) \
+	{ \
+		(void)p; \
+	} \
+	NOTHING(__tsan_write##n, void *p) \
+	{ \
+		touched(p, n); \
+	} \
+	NOTHING(__tsan_read_write##n, void *p) \
+	{ \
+		touched(p, n); \
+	} \
+	NOTHING(__tsan_volatile_read##n, const void *p) \
+	{ \
+		(void)p; \
+	} \
+	NOTHING(__tsan_volatile_write##n, void *p) \
+	{ \
+		touched(p, n); \
+	} \
+	NOTHING(__tsan_unaligned_read##n, const void *p) \
+	{ \
+		(void)p; \
+	} \
+	NOTHING(__tsan_unaligned_write##n, void *p) \
+	{ \
+		touched(p, n); \
+	} \
+	NOTHING(__tsan_unaligned_read_write##n, void *p) \
+	{ \
+		touched(p, n); \
+	} \
+	NOTHING(__tsan_unaligned_volatile_read##n, const void *p) \
+	{ \
+		(void)p; \
+	} \
+	NOTHING(__tsan_unaligned_volatile_write##n, void *p) \
+	{ \
+		touched(p, n); \
+	}
 PLAIN(1)
 PLAIN(2)
 PLAIN(4)
 PLAIN(8)
 PLAIN(16)
 
-NOTHING(__tsan_init, void) {}
-NOTHING(__tsan_func_entry, void *p) { (void)p; }
-NOTHING(__tsan_func_exit, void) {}
-NOTHING(__tsan_ignore_thread_begin, void) {}
-NOTHING(__tsan_ignore_thread_end, void) {}
+NOTHING(__tsan_init, void)
+{
+}
+NOTHING(__tsan_func_entry, void *p)
+{
+	(void)p;
+}
+NOTHING(__tsan_func_exit, void)
+{
+}
+NOTHING(__tsan_ignore_thread_begin, void)
+{
+}
+NOTHING(__tsan_ignore_thread_end, void)
+{
+}
 NOTHING(__tsan_read_range, const void *p, size_t n)
 {
 	(void)p;
 	(void)n;
 }
-NOTHING(__tsan_write_range, void *p, size_t n) { touched(p, n); }
+NOTHING(__tsan_write_range, void *p, size_t n)
+{
+	touched(p, n);
+}
 NOTHING(__tsan_atomic_thread_fence, int order)
 {
 	(void)order;
@@ -155,53 +199,53 @@ NOTHING(__tsan_atomic_signal_fence, int order)
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-#define FETCH(bits, T, name, builtin)                                                          \
-	EXPORT T __tsan_atomic##bits##_##name(volatile T *p, T v, int order);                   \
-	EXPORT T __tsan_atomic##bits##_##name(volatile T *p, T v, int order)                    \
-	{                                                                                       \
-		(void)order;                                                                    \
-		touched((void *)(uintptr_t)p, sizeof(T));                                       \
-		return builtin(p, v, __ATOMIC_SEQ_CST);                                         \
+#define FETCH(bits, T, name, builtin) \
+	EXPORT T __tsan_atomic##bits##_##name(volatile T *p, T v, int order); \
+	EXPORT T __tsan_atomic##bits##_##name(volatile T *p, T v, int order) \
+	{ \
+		(void)order; \
+		touched((void *)(uintptr_t)p, sizeof(T)); \
+		return builtin(p, v, __ATOMIC_SEQ_CST); \
 	}
 
-#define COMPARE(bits, T, name)                                                                 \
+#define COMPARE(bits, T, name) \
 	EXPORT int __tsan_atomic##bits##_##name(volatile T *p, T *seen, T v, int order, int no); \
-	EXPORT int __tsan_atomic##bits##_##name(volatile T *p, T *seen, T v, int order, int no)  \
-	{                                                                                       \
-		(void)order;                                                                    \
-		(void)no;                                                                       \
-		touched((void *)(uintptr_t)p, sizeof(T));                                       \
+	EXPORT int __tsan_atomic##bits##_##name(volatile T *p, T *seen, T v, int order, int no) \
+	{ \
+		(void)order; \
+		(void)no; \
+		touched((void *)(uintptr_t)p, sizeof(T)); \
 		return __atomic_compare_exchange_n(p, seen, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
 	}
 
-#define ATOMIC(bits, T)                                                                        \
-	EXPORT T __tsan_atomic##bits##_load(const volatile T *p, int order);                    \
-	EXPORT T __tsan_atomic##bits##_load(const volatile T *p, int order)                     \
-	{                                                                                       \
-		(void)order;                                                                    \
-		return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                    \
-	}                                                                                       \
-	EXPORT void __tsan_atomic##bits##_store(volatile T *p, T v, int order);                 \
-	EXPORT void __tsan_atomic##bits##_store(volatile T *p, T v, int order)                  \
-	{                                                                                       \
-		(void)order;                                                                    \
-		touched((void *)(uintptr_t)p, sizeof(T));                                       \
-		__atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                       \
-	}                                                                                       \
-	FETCH(bits, T, exchange, __atomic_exchange_n)                                           \
-	FETCH(bits, T, fetch_add, __atomic_fetch_add)                                           \
-	FETCH(bits, T, fetch_sub, __atomic_fetch_sub)                                           \
-	FETCH(bits, T, fetch_and, __atomic_fetch_and)                                           \
-	FETCH(bits, T, fetch_or, __atomic_fetch_or)                                             \
-	FETCH(bits, T, fetch_xor, __atomic_fetch_xor)                                           \
-	FETCH(bits, T, fetch_nand, __atomic_fetch_nand)                                         \
-	COMPARE(bits, T, compare_exchange_strong)                                               \
-	COMPARE(bits, T, compare_exchange_weak)                                                 \
+#define ATOMIC(bits, T) \
+	EXPORT T __tsan_atomic##bits##_load(const volatile T *p, int order); \
+	EXPORT T __tsan_atomic##bits##_load(const volatile T *p, int order) \
+	{ \
+		(void)order; \
+		return __atomic_load_n(p, __ATOMIC_SEQ_CST); \
+	} \
+	EXPORT void __tsan_atomic##bits##_store(volatile T *p, T v, int order); \
+	EXPORT void __tsan_atomic##bits##_store(volatile T *p, T v, int order) \
+	{ \
+		(void)order; \
+		touched((void *)(uintptr_t)p, sizeof(T)); \
+		__atomic_store_n(p, v, __ATOMIC_SEQ_CST); \
+	} \
+	FETCH(bits, T, exchange, __atomic_exchange_n) \
+	FETCH(bits, T, fetch_add, __atomic_fetch_add) \
+	FETCH(bits, T, fetch_sub, __atomic_fetch_sub) \
+	FETCH(bits, T, fetch_and, __atomic_fetch_and) \
+	FETCH(bits, T, fetch_or, __atomic_fetch_or) \
+	FETCH(bits, T, fetch_xor, __atomic_fetch_xor) \
+	FETCH(bits, T, fetch_nand, __atomic_fetch_nand) \
+	COMPARE(bits, T, compare_exchange_strong) \
+	COMPARE(bits, T, compare_exchange_weak) \
 	EXPORT T __tsan_atomic##bits##_compare_exchange_val(volatile T *p, T seen, T v, int order, int no); \
-	EXPORT T __tsan_atomic##bits##_compare_exchange_val(volatile T *p, T seen, T v, int order, int no)  \
-	{                                                                                       \
-		__tsan_atomic##bits##_compare_exchange_strong(p, &seen, v, order, no);          \
-		return seen;                                                                    \
+	EXPORT T __tsan_atomic##bits##_compare_exchange_val(volatile T *p, T seen, T v, int order, int no) \
+	{ \
+		__tsan_atomic##bits##_compare_exchange_strong(p, &seen, v, order, no); \
+		return seen; \
 	}
 ATOMIC(8, uint8_t)
 ATOMIC(16, uint16_t)

@@ -4,7 +4,7 @@
  *
  * What: the library's core is compiled with -fsanitize=thread but not linked with that sanitizer; runtime.c defines the functions the
  * compiler calls. memcpy and its kin are wrapped by the linker, because the compiler leaves them as calls.
- * Why not single steps: this is ten times as fast and exact about what is a store; steps.c is the referee on the code as shipped.
+ * Why not single steps alone: this is ten times as fast and takes mutants; trap.c is the referee on the code as shipped.
  *
  * Invariants
  *   K1  The callback comes before the store, for atomics too; so at callback k the image holds stores 1 to k - 1.
@@ -18,9 +18,9 @@
 #include <stdint.h>
 
 extern uintptr_t kr_base;
-extern size_t kr_size;			      /* 0: nothing is reported */
+extern size_t kr_size;			       /* 0: nothing is reported */
 extern void (*kr_store)(void *addr, size_t n); /* n <= 8 */
-extern int ph_mutant;			      /* which deliberate break is on; 0: none */
+extern int ph_mutant;			       /* which deliberate break is on; 0: none */
 
 /* A store by the user of the library, in steps that count like its own. */
 void kr_copy(void *dst, const void *src, size_t n);

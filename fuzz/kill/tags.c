@@ -10,9 +10,9 @@
 #include "layout.h"
 
 const char *const tag_names[TAG_COUNT] = {
-	"create-publish", "state-dirty", "clean-last",	"attach-limit",	 "member-byte", "begin-used",
-	"undo-used",	  "used-store",	 "ext-link",	"commit-point",	 "apply-idle",	"undo-idle",
-	"rollback-used",  "owner-last",	 "grow-count",	"publish-last",
+	"create-publish", "state-dirty", "clean-last", "attach-limit", "member-byte", "begin-used",
+	"undo-used",	  "used-store",	 "ext-link",   "commit-point", "apply-idle",  "undo-idle",
+	"rollback-used",  "owner-last",	 "grow-count", "publish-last",
 };
 
 static uint32_t lane_tags(const struct phd_lane *lane, uint64_t field, uint64_t data, enum oracle_op op)
@@ -25,10 +25,12 @@ static uint32_t lane_tags(const struct phd_lane *lane, uint64_t field, uint64_t 
 			return will == PHD_STEP_ACTIVE ? TAG_BIT(TAG_BEGIN_USED) : 0;
 		if (was == PHD_STEP_COMMITTED)
 			return TAG_BIT(TAG_APPLY_IDLE);
-		return op == ORACLE_OP_COMMIT || op == ORACLE_OP_NEST ? TAG_BIT(TAG_COMMIT_POINT) : TAG_BIT(TAG_UNDO_IDLE);
+		return op == ORACLE_OP_COMMIT || op == ORACLE_OP_NEST ? TAG_BIT(TAG_COMMIT_POINT)
+								      : TAG_BIT(TAG_UNDO_IDLE);
 	case offsetof(struct phd_lane, used):
 		if (PHD_USED_END(data) < PHD_USED_END(lane->used))
-			return op == ORACLE_OP_ROLLBACK || op == ORACLE_OP_ABORT ? TAG_BIT(TAG_ROLLBACK_USED) : 0;
+			return op == ORACLE_OP_ROLLBACK || op == ORACLE_OP_ABORT ? TAG_BIT(TAG_ROLLBACK_USED)
+										 : 0;
 		return PHD_USED_END(data) > PHD_USED_END(lane->used) ? TAG_BIT(TAG_UNDO_USED) : 0;
 	case offsetof(struct phd_lane, ext_off):
 		return data ? TAG_BIT(TAG_EXT_LINK) : 0;
@@ -40,8 +42,8 @@ static uint32_t lane_tags(const struct phd_lane *lane, uint64_t field, uint64_t 
 }
 
 /* The record at a log position, in the lane's own log or an extension; NULL: out of reach. */
-static const struct phd_record *record_at(const char *image, const struct phd_super *s, const struct phd_lane *lane,
-					  const char *log, uint64_t at)
+static const struct phd_record *record_at(const char *image, const struct phd_super *s,
+					  const struct phd_lane *lane, const char *log, uint64_t at)
 {
 	uint64_t base = 0, ext_off = lane->ext_off;
 
@@ -73,17 +75,20 @@ static unsigned word_applied(const char *image, const struct phd_super *s, uint6
 
 		if (PHD_STATE_STEP(lane->state) != PHD_STEP_COMMITTED)
 			continue;
-		for (uint64_t at = 0; at < PHD_USED_END(lane->used); at += (sizeof(*r) + (r->size + 7ull) / 8 * 8) / 8) {
+		for (uint64_t at = 0; at < PHD_USED_END(lane->used);
+		     at += (sizeof(*r) + (r->size + 7ull) / 8 * 8) / 8) {
 			uint64_t target;
 
 			r = record_at(image, s, lane, log, at);
 			if (!r)
 				break;
 			target = PHD_REC_OFF(r->target);
-			if (PHD_REC_KIND(r->target) == PHD_REC_DEFER && target < off + 8 && off < target + r->size)
+			if (PHD_REC_KIND(r->target) == PHD_REC_DEFER && target < off + 8 &&
+			    off < target + r->size)
 				found |= WORD_DEFER;
 			if (r->target == PHD_REC_TARGET(PHD_REC_PUBLISH, off))
-				found |= memcmp(r + 1, &data, 8) == 0 ? WORD_PUBLISH | WORD_PUBLISH_THIS : WORD_PUBLISH;
+				found |= memcmp(r + 1, &data, 8) == 0 ? WORD_PUBLISH | WORD_PUBLISH_THIS
+								      : WORD_PUBLISH;
 		}
 	}
 	return found;
@@ -96,7 +101,8 @@ bool tag_committed(const char *image)
 	for (uint32_t i = 0; i < s->lane_count; i++) {
 		const struct phd_lane *lane = (const void *)(image + s->lane_off + i * sizeof(*lane));
 
-		if (PHD_STATE_STEP(lane->state) == PHD_STEP_COMMITTED && PHD_STATE_MODE(lane->state) != PHD_MODE_INTERNAL)
+		if (PHD_STATE_STEP(lane->state) == PHD_STEP_COMMITTED &&
+		    PHD_STATE_MODE(lane->state) != PHD_MODE_INTERNAL)
 			return true;
 	}
 	return false;
@@ -139,7 +145,9 @@ uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enu
 	if (off % PHD_BLOCK_SIZE >= PHD_SECTOR_SIZE && off < PHD_STATE_OFF(1) + PHD_SECTOR_SIZE)
 		return state_tags(image, off);
 	if (off >= s->member_off && off < s->member_off + s->member_count * sizeof(struct phd_member))
-		return (off - s->member_off) % sizeof(struct phd_member) == 0 && data ? TAG_BIT(TAG_MEMBER_BYTE) : 0;
+		return (off - s->member_off) % sizeof(struct phd_member) == 0 && data
+			       ? TAG_BIT(TAG_MEMBER_BYTE)
+			       : 0;
 	if (off >= s->lane_off && off < s->lane_off + s->lane_count * sizeof(struct phd_lane)) {
 		uint64_t field = (off - s->lane_off) % sizeof(struct phd_lane);
 
@@ -150,7 +158,8 @@ uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enu
 	if (off < s->data_off)
 		return 0;
 	/* with a DEFER of the same word, the two can not be told apart */
-	if (n == 8 && (word_applied(image, s, off, data) & (WORD_PUBLISH_THIS | WORD_DEFER)) == WORD_PUBLISH_THIS)
+	if (n == 8 &&
+	    (word_applied(image, s, off, data) & (WORD_PUBLISH_THIS | WORD_DEFER)) == WORD_PUBLISH_THIS)
 		return TAG_BIT(TAG_PUBLISH_LAST);
 	return op == ORACLE_OP_USER_STORE || op == ORACLE_OP_STORE ? TAG_BIT(TAG_USED_STORE) : 0;
 }
@@ -179,6 +188,7 @@ void tag_place(const char *image, uint64_t off, char *ret, size_t n)
 	while (i > 1 && off < regions[i - 1].off)
 		i--;
 	off -= regions[i - 1].off;
-	snprintf(ret, n, "%s %llu + %#llx", regions[i - 1].name, (unsigned long long)(off / regions[i - 1].item),
+	snprintf(ret, n, "%s %llu + %#llx", regions[i - 1].name,
+		 (unsigned long long)(off / regions[i - 1].item),
 		 (unsigned long long)(off % regions[i - 1].item));
 }

@@ -16,7 +16,7 @@
 static char *memory, *copy;
 static size_t size, copy_size;
 static size_t open_off; /* of the two pages that are open for one instruction */
-static void (*report)(uint64_t off, unsigned n, uint64_t data);
+static void (*report)(uint64_t off, uint64_t word);
 static struct sigaction fault_before;
 
 static void page_compare(size_t from)
@@ -24,20 +24,14 @@ static void page_compare(size_t from)
 	size_t end = from + 2 * PAGE < size ? from + 2 * PAGE : size;
 
 	for (size_t at = from; at < end; at += 8) {
-		uint64_t was, now, data = 0;
-		unsigned first = 0, last = 7;
+		uint64_t was, now;
 
 		memcpy(&was, copy + at, 8);
 		memcpy(&now, memory + at, 8);
 		if (was == now)
 			continue;
-		while (copy[at + first] == memory[at + first])
-			first++;
-		while (copy[at + last] == memory[at + last])
-			last--;
-		memcpy(&data, memory + at + first, last - first + 1);
 		memcpy(copy + at, &now, 8);
-		report(at + first, last - first + 1, data);
+		report(at, now);
 	}
 }
 
@@ -67,7 +61,7 @@ static void on_step(int number, siginfo_t *info, void *context)
 	mprotect(memory + open_off, open_off + 2 * PAGE <= size ? 2 * PAGE : PAGE, PROT_READ);
 }
 
-void trap_on(char *where, size_t n, void (*changed)(uint64_t off, unsigned n, uint64_t data))
+void trap_on(char *where, size_t n, void (*changed)(uint64_t off, uint64_t word))
 {
 	struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 	struct sigaction stepped = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO};

@@ -15,8 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* changed: off from memory's start, at most 8 bytes within an aligned word, already stored. */
-void trap_on(char *memory, size_t size, void (*changed)(uint64_t off, unsigned n, uint64_t data));
+/* changed: off from memory's start, multiple of 8; the word there, already stored. */
+void trap_on(char *memory, size_t size, void (*changed)(uint64_t off, uint64_t word));
 void trap_off(void);
 
 #endif

@@ -27,14 +27,14 @@ static void on_store(void *addr, size_t n)
 }
 
 #define WRAP(type, name, parameters, arguments) \
-	static type v_##name parameters         \
-	{                                       \
-		type rc;                        \
-						\
-		step();                         \
+	static type v_##name parameters \
+	{ \
+		type rc; \
+\
+		step(); \
 		rc = ph_os_linux.name arguments; \
-		step();                         \
-		return rc;                      \
+		step(); \
+		return rc; \
 	}
 
 WRAP(int, file_open, (const char *path, int flags, unsigned mode), (path, flags, mode))

@@ -8,9 +8,10 @@
 #include <string.h>
 
 const char *const oracle_op_names[ORACLE_OP_COUNT] = {
-	"none",	    "open",	"close",   "recovery", "begin",	  "modify", "user-store", "store", "defer",
-	"defer-u64", "alloc",	"zalloc",  "aligned",  "dup",	  "realloc", "free",	 "savepoint", "rollback",
-	"root",	    "root-set", "reserve", "publish",  "cancel",  "nest",   "lock",	 "commit", "abort",
+	"none",	   "open",   "close",	  "recovery", "begin",	"modify",   "user-store",
+	"store",   "defer",  "defer-u64", "alloc",    "zalloc", "aligned",  "dup",
+	"realloc", "free",   "savepoint", "rollback", "root",	"root-set", "reserve",
+	"publish", "cancel", "nest",	  "lock",     "commit", "abort",
 };
 
 /* --- savepoints and nesting --- */
@@ -67,7 +68,8 @@ static int step_nest(struct oracle *o)
 	rc = pheap_begin(o->h, PHEAP_NEST, &tx);
 	if (rc) {
 		o->doomed = rc;
-		return rc == -ENOSPC ? 0 : oracle_wrong(o, "nested begin: %d (%s)", rc, pheap_error_detail(o->h));
+		return rc == -ENOSPC ? 0
+				     : oracle_wrong(o, "nested begin: %d (%s)", rc, pheap_error_detail(o->h));
 	}
 	if (tx != o->tx)
 		return oracle_wrong(o, "nested begin returned another transaction");
@@ -133,7 +135,7 @@ int oracle_between(struct oracle *o)
 
 static int step(struct oracle *o)
 {
-	switch (oracle_below(&o->rng, 24)) {
+	switch (oracle_below(&o->rng, 26)) {
 	case 0 ... 5:
 		return oracle_step_change(o);
 	case 6:
@@ -151,6 +153,8 @@ static int step(struct oracle *o)
 	case 18:
 		return step_savepoint(o);
 	case 19:
+	case 24:
+	case 25:
 		return step_rollback(o);
 	case 20:
 		return oracle_step_root(o);
@@ -212,7 +216,8 @@ static int finish(struct oracle *o)
 		oracle_model_copy(&o->working, &o->committed);
 		if (rc == o->doomed || (!o->doomed && (rc == -ENOSPC || rc == -E2BIG)))
 			return 0;
-		return oracle_wrong(o, "commit: %d (%s), expected %d", rc, pheap_error_detail(o->h), o->doomed);
+		return oracle_wrong(o, "commit: %d (%s), expected %d", rc, pheap_error_detail(o->h),
+				    o->doomed);
 	}
 	o->phase = ORACLE_AFTER;
 	o->commit_count++;

@@ -39,7 +39,7 @@ struct oracle_block {
 	uint64_t off; /* 0: no block */
 	size_t size, usable;
 	uint32_t type;
-	bool deferred; /* bytes are on their way by pheap_defer in this transaction */
+	bool deferred;	/* bytes are on their way by pheap_defer in this transaction */
 	uint8_t *bytes; /* size of them */
 };
 
@@ -48,7 +48,7 @@ struct oracle_model {
 	size_t main_usable;
 	struct oracle_main main;
 	struct oracle_block slots[ORACLE_SLOTS];
-	uint64_t names[ORACLE_NAMES]; /* block that name "n0", "n1", ... means; 0: none */
+	uint64_t names[ORACLE_NAMES];		       /* block that name "n0", "n1", ... means; 0: none */
 	struct oracle_block reserved[ORACLE_RESERVED]; /* of the living process only: a crash takes them */
 };
 

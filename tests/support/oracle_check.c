@@ -117,7 +117,8 @@ static int check_walk(pheap *h, const struct oracle_model *m, char *why, size_t 
 		if (pheap_type_of(h, p) > PHD_TYPE_USER_MAX)
 			continue;
 		if (off != m->main_off && !model_block(m, off))
-			return bad(why, n, "leak: block %#llx (size %zu, type %u) is allocated, no one holds it",
+			return bad(why, n,
+				   "leak: block %#llx (size %zu, type %u) is allocated, no one holds it",
 				   (unsigned long long)off, pheap_usable_size(h, p), pheap_type_of(h, p));
 		count++;
 	}
@@ -132,8 +133,8 @@ static int check_main(const struct oracle_main *found, const struct oracle_model
 
 	for (size_t i = 0; i < sizeof(m->main) / 8; i++)
 		if (a[i] != b[i])
-			return bad(why, n, "main object word %zu: %#llx, expected %#llx", i, (unsigned long long)a[i],
-				   (unsigned long long)b[i]);
+			return bad(why, n, "main object word %zu: %#llx, expected %#llx", i,
+				   (unsigned long long)a[i], (unsigned long long)b[i]);
 	return 0;
 }
 
@@ -143,8 +144,8 @@ int oracle_check(pheap *h, const struct oracle_model *m, char *why, size_t n)
 	int rc;
 
 	if (pheap_offset(h, found) != m->main_off)
-		return bad(why, n, "root \"oracle\" is %#llx, expected %#llx", (unsigned long long)pheap_offset(h, found),
-			   (unsigned long long)m->main_off);
+		return bad(why, n, "root \"oracle\" is %#llx, expected %#llx",
+			   (unsigned long long)pheap_offset(h, found), (unsigned long long)m->main_off);
 	rc = m->main_off ? check_main(found, m, why, n) : 0;
 	for (unsigned i = 0; !rc && i < ORACLE_SLOTS; i++)
 		if (m->slots[i].off)
@@ -154,8 +155,8 @@ int oracle_check(pheap *h, const struct oracle_model *m, char *why, size_t n)
 		uint64_t off = pheap_offset(h, pheap_find(h, name));
 
 		if (off != m->names[i])
-			rc = bad(why, n, "root \"%s\" is %#llx, expected %#llx", name, (unsigned long long)off,
-				 (unsigned long long)m->names[i]);
+			rc = bad(why, n, "root \"%s\" is %#llx, expected %#llx", name,
+				 (unsigned long long)off, (unsigned long long)m->names[i]);
 	}
 	return rc ? rc : check_walk(h, m, why, n);
 }
@@ -178,7 +179,8 @@ static int raw_lanes(const struct raw *r)
 			(const void *)(r->image + r->super->lane_off + i * sizeof(struct phd_lane));
 
 		if (PHD_STATE_STEP(lane->state) != PHD_STEP_IDLE)
-			return bad(r->why, r->n, "lane %u is left in step %u", i, PHD_STATE_STEP(lane->state));
+			return bad(r->why, r->n, "lane %u is left in step %u", i,
+				   PHD_STATE_STEP(lane->state));
 	}
 	return 0;
 }
@@ -190,12 +192,12 @@ static int raw_bits(const struct raw *r, uint64_t head, uint64_t desc)
 	uint64_t blocks = size ? count * PHD_CHUNK_SIZE / size : 0;
 
 	if (count < 1 || count > PHD_RUN_COUNT_MAX || size < PHD_BLOCK_SIZE_MIN || size > PHD_BLOCK_SIZE_MAX)
-		return bad(r->why, r->n, "chunk %llu: run of %llu chunks, blocks of %llu", (unsigned long long)head,
-			   (unsigned long long)count, (unsigned long long)size);
+		return bad(r->why, r->n, "chunk %llu: run of %llu chunks, blocks of %llu",
+			   (unsigned long long)head, (unsigned long long)count, (unsigned long long)size);
 	for (uint64_t i = blocks; i < count * 256; i++)
 		if (bits[i / 64] >> i % 64 & 1)
-			return bad(r->why, r->n, "chunk %llu: bit %llu past the last block", (unsigned long long)head,
-				   (unsigned long long)i);
+			return bad(r->why, r->n, "chunk %llu: bit %llu past the last block",
+				   (unsigned long long)head, (unsigned long long)i);
 	return 0;
 }
 
@@ -237,7 +239,8 @@ static int raw_chunks(const struct raw *r)
 			rc = raw_row(r, c, count);
 			break;
 		default:
-			rc = bad(r->why, r->n, "chunk %llu: continuation without a head", (unsigned long long)c);
+			rc = bad(r->why, r->n, "chunk %llu: continuation without a head",
+				 (unsigned long long)c);
 		}
 	}
 	return rc;
@@ -250,8 +253,10 @@ static int raw_roots(const struct raw *r)
 		unsigned steps = 0;
 
 		for (uint64_t off = r->head->roots[b]; off; steps++) {
-			if (off < r->super->data_off || off + sizeof(struct phd_root) > r->size || steps > 1000)
-				return bad(r->why, r->n, "bucket %u: entry at %#llx", b, (unsigned long long)off);
+			if (off < r->super->data_off || off + sizeof(struct phd_root) > r->size ||
+			    steps > 1000)
+				return bad(r->why, r->n, "bucket %u: entry at %#llx", b,
+					   (unsigned long long)off);
 			off = ((const struct phd_root *)(const void *)(r->image + off))->next_off;
 		}
 	}
@@ -260,7 +265,8 @@ static int raw_roots(const struct raw *r)
 
 int oracle_structure(const char *image, uint64_t size, char *why, size_t why_size)
 {
-	struct raw r = {.image = image, .size = size, .super = (const void *)image, .why = why, .n = why_size};
+	struct raw r = {
+		.image = image, .size = size, .super = (const void *)image, .why = why, .n = why_size};
 	int rc;
 
 	r.head = (const void *)(image + r.super->head_off);
@@ -269,7 +275,8 @@ int oracle_structure(const char *image, uint64_t size, char *why, size_t why_siz
 		return bad(why, why_size, "superblock or heap head lost its magic");
 	if (r.head->chunk_count > r.super->chunk_max ||
 	    r.super->data_off + r.head->chunk_count * PHD_CHUNK_SIZE > size)
-		return bad(why, why_size, "chunk_count %llu is beyond the file", (unsigned long long)r.head->chunk_count);
+		return bad(why, why_size, "chunk_count %llu is beyond the file",
+			   (unsigned long long)r.head->chunk_count);
 	rc = raw_lanes(&r);
 	rc = rc ? rc : raw_chunks(&r);
 	return rc ? rc : raw_roots(&r);

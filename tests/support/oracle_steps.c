@@ -78,7 +78,8 @@ int oracle_failed(struct oracle *o, const char *call)
 		o->doomed = rc;
 		return 0;
 	}
-	return oracle_wrong(o, "%s failed: %d (%s; %s)", call, rc, pheap_strerror(rc), pheap_error_detail(o->h));
+	return oracle_wrong(o, "%s failed: %d (%s; %s)", call, rc, pheap_strerror(rc),
+			    pheap_error_detail(o->h));
 }
 
 /* A range that a transaction may change: in the main object's words or in a block. */
@@ -95,7 +96,8 @@ static struct target words_target(struct oracle *o)
 	size_t size = sizeof(main->words), at = oracle_below(&o->rng, size);
 	size_t n = 1 + oracle_below(&o->rng, size - at < 40 ? size - at : 40);
 
-	return (struct target){(const uint8_t *)main->words + at, (uint8_t *)o->working.main.words + at, n, NULL};
+	return (struct target){(const uint8_t *)main->words + at, (uint8_t *)o->working.main.words + at, n,
+			       NULL};
 }
 
 static struct oracle_block *some_block(struct oracle *o)
@@ -274,14 +276,16 @@ static int new_block_is_free(struct oracle *o, uint64_t off, size_t usable)
 
 	for (unsigned v = 0; v < 2; v++) {
 		if (overlap(off, usable, views[v]->main_off, views[v]->main_usable))
-			return oracle_wrong(o, "new block %#llx covers the main object", (unsigned long long)off);
+			return oracle_wrong(o, "new block %#llx covers the main object",
+					    (unsigned long long)off);
 		for (unsigned i = 0; i < ORACLE_SLOTS + ORACLE_RESERVED; i++) {
-			const struct oracle_block *b =
-				i < ORACLE_SLOTS ? &views[v]->slots[i] : &views[v]->reserved[i - ORACLE_SLOTS];
+			const struct oracle_block *b = i < ORACLE_SLOTS
+							       ? &views[v]->slots[i]
+							       : &views[v]->reserved[i - ORACLE_SLOTS];
 
 			if (b->off && overlap(off, usable, b->off, b->usable))
 				return oracle_wrong(o, "double use: new block %#llx covers block %#llx",
-					     (unsigned long long)off, (unsigned long long)b->off);
+						    (unsigned long long)off, (unsigned long long)b->off);
 		}
 	}
 	return 0;
@@ -293,7 +297,8 @@ int oracle_note_block(struct oracle *o, struct oracle_block *b, const void *p, s
 	size_t usable = pheap_usable_size(o->h, p);
 
 	if (usable < n)
-		return oracle_wrong(o, "block %#llx of %zu bytes has usable size %zu", (unsigned long long)off, n, usable);
+		return oracle_wrong(o, "block %#llx of %zu bytes has usable size %zu",
+				    (unsigned long long)off, n, usable);
 	if (new_block_is_free(o, off, usable))
 		return -1;
 	oracle_trace(o, "=%#llx+%zu", (unsigned long long)off, n);
