@@ -337,7 +337,8 @@ PHEAP_MUST int pheap_open(const char *path, uint32_t flags, const struct pheap_o
  * limit.
  *
  * Returns 0, or
- *  PHEAP_EACTIVE    a thread of this process has a transaction open in the heap; the handle stays open
+ *  PHEAP_EACTIVE    this is the process's last handle of the heap, and a thread has a transaction open in
+ *                   it; the handle stays open
  * and, with the handle closed all the same and pheap_error_detail(NULL) saying more,
  *  PHEAP_EPOISONED  an earlier failure: the heap is not marked clean
  *  PHEAP_ECORRUPT   the state sector, or what a dead process left, is damaged: not marked clean

@@ -127,7 +127,8 @@ static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t 
 	case PHD_DESC_RUN:
 		count = PHD_DESC_RUN_COUNT(desc);
 		return count - 1 < PHD_RUN_COUNT_MAX && count <= left && chunk >= h->super.journal_count &&
-		       PHD_DESC_BLOCK_SIZE(desc) - PHD_BLOCK_SIZE_MIN <= PHD_BLOCK_SIZE_MAX - PHD_BLOCK_SIZE_MIN;
+		       PHD_DESC_BLOCK_SIZE(desc) - PHD_BLOCK_SIZE_MIN <=
+			       PHD_BLOCK_SIZE_MAX - PHD_BLOCK_SIZE_MIN;
 	case PHD_DESC_EXTENT:
 		return count - 1 < left &&
 		       (chunk >= h->super.journal_count) == (PHD_DESC_TYPE(desc) != PHD_TYPE_JOURNAL);

@@ -162,9 +162,10 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 	if (b.run)
 		return ph_ops_clear(tx, b.head, b.word_idx, b.mask);
 	if (b.desc == ph_desc_raw(tx->h, b.head) && !ph_chunk_whole(tx->h, b.head, b.desc))
-		return ph_error(tx->h, PHEAP_ECORRUPT,
-				"free of offset 0x%llx: its chunks belong to other blocks; run pheap-fsck on the file",
-				(unsigned long long)off);
+		return ph_error(
+			tx->h, PHEAP_ECORRUPT,
+			"free of offset 0x%llx: its chunks belong to other blocks; run pheap-fsck on the file",
+			(unsigned long long)off);
 	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
 }
 

@@ -59,7 +59,8 @@ bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t 
 
 bool ph_chunk_whole(const struct pheap *h, uint64_t head, uint64_t desc)
 {
-	uint64_t count = PHD_DESC_KIND(desc) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(desc) : PHD_DESC_COUNT(desc);
+	uint64_t count =
+		PHD_DESC_KIND(desc) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(desc) : PHD_DESC_COUNT(desc);
 
 	for (uint64_t i = 1; i < count; i++)
 		if (ph_desc_raw(h, head + i) != PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), i))

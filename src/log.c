@@ -277,8 +277,8 @@ static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)
 		return false;
 	if (PHD_DESC_KIND(payload[1]) == PHD_DESC_FREE)
 		return payload[1] == 0;
-	said = PHD_DESC_KIND(payload[1]) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(payload[1]) :
-							   PHD_DESC_COUNT(payload[1]);
+	said = PHD_DESC_KIND(payload[1]) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(payload[1])
+							 : PHD_DESC_COUNT(payload[1]);
 	return PHD_DESC_KIND(payload[1]) != PHD_DESC_CONT && said == payload[0] &&
 	       ph_desc_fits(h, chunk, payload[1]);
 }
@@ -386,7 +386,8 @@ static int targets_check(const struct pheap *h, uint32_t lane_idx, const struct 
 	free(sorted);
 	return good ? 0
 		    : ph_error_recovery(h, PHEAP_ECORRUPT,
-					"the log of lane %u overlaps itself; run pheap-fsck on the file", lane_idx);
+					"the log of lane %u overlaps itself; run pheap-fsck on the file",
+					lane_idx);
 }
 
 /* The extension at off, or NULL: none that could follow the segment `before`. */

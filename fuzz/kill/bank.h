@@ -2,13 +2,14 @@
  *
  * bank.h: a workload of several processes whose right outcome is known to the byte.
  *
- * What: each worker numbers its transactions; transaction s of worker w is a function of (w, s) alone: a transfer between two shared
- * accounts, a new block in the worker's ring, the oldest block freed, the number stored. So the numbers found in a heap say what
- * every account and every block must be.
+ * What: each worker numbers its transactions; transaction s of worker w is a function of (w, s) alone: a
+ * transfer between two shared accounts, a new block in the worker's ring, the oldest block freed, the
+ * number stored. So the numbers found in a heap say what every account and every block must be.
  *
  * Invariants
  *   N1  acked <= number in the heap <= started, for each worker; the number never falls.
- *   N2  Accounts are the sum of the effects of all transactions that the numbers name; their total never changes.
+ *   N2  Accounts are the sum of the effects of all transactions that the numbers name; their total never
+ *       changes.
  *   N3  The allocated blocks are the bank and the rings, no more and no less, each with its bytes.
  */
 #ifndef PHEAP_KILL_BANK_H

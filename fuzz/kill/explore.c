@@ -347,7 +347,8 @@ static int lived(pheap *h, const struct oracle *o, char *why, size_t n)
 	return -1;
 }
 
-/* Life goes on: a few transactions on the recovered heap must keep what is there and never hand it out again. */
+/* Life goes on: a few transactions on the recovered heap must keep what is there and never hand it out
+ * again. */
 static int follow(struct explore *x, pheap *h, const struct oracle_model *m, char *why, size_t n)
 {
 	static struct oracle o;

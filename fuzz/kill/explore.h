@@ -2,17 +2,19 @@
  *
  * explore.h: the image at every store, recovered and checked.
  *
- * What: stores to a memfile are recorded while a transaction runs; afterwards they are applied one by one to a copy of the image
- * from before, and each state in between is opened by the library in another memfile and held against the oracle.
- * Why recorded and replayed: at the store itself the library is in the middle of a call and cannot be entered again; and a store
- * of 8 bytes is cheaper to keep than an image.
+ * What: stores to a memfile are recorded while a transaction runs; afterwards they are applied one by one
+ * to a copy of the image from before, and each state in between is opened by the library in another memfile
+ * and held against the oracle.
+ * Why recorded and replayed: at the store itself the library is in the middle of a call and cannot be
+ * entered again; and a store of 8 bytes is cheaper to keep than an image.
  *
  * Invariants
- *   E1  The image before the transaction plus all recorded stores is the image after it, byte for byte; otherwise a store was
- *       missed and the run fails, whatever recovery says.
+ *   E1  The image before the transaction plus all recorded stores is the image after it, byte for byte;
+ *       otherwise a store was missed and the run fails, whatever recovery says.
  *   E2  Once a cut came out as "after", no later cut of the same transaction comes out as "before".
  *   E3  An image that recovery left is left alike by a second open.
- *   E4  Recovery itself is cut at each of its stores (levels of depth 1) and must come to the state that it came to uncut.
+ *   E4  Recovery itself is cut at each of its stores (levels of depth 1) and must come to the state that it
+ *       came to uncut.
  */
 #ifndef PHEAP_KILL_EXPLORE_H
 #define PHEAP_KILL_EXPLORE_H
@@ -82,9 +84,11 @@ void explore_off(struct explore *x);
 void explore_run(struct explore *x, const struct oracle_model *before, const struct oracle_model *after);
 void explore_violation(struct explore *x, const struct event *e, const char *what, const char *why);
 
-/* join.c: the heap is recovered not by a first opener but by one who works beside what the dead one left. l: loaded, reported. */
+/* join.c: the heap is recovered not by a first opener but by one who works beside what the dead one left.
+ * l: loaded, reported. */
 int explore_join(struct explore *x, struct level *l, char *why, size_t why_size);
-/* fsck.c: runs x->fsck on an image. Crash images: with -y, and the result must be one of the models. 0 or -1 with why. */
+/* fsck.c: runs x->fsck on an image. Crash images: with -y, and the result must be one of the models. 0 or
+ * -1 with why. */
 int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why,
 		 size_t why_size);
 /* Opens memfile `file` holding an image; which model fits: 1 before, 2 after, 3 both; -1 with why. */

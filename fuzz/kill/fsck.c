@@ -2,8 +2,8 @@
  *
  * fsck.c: images through the real pheap-fsck, the second reading of the format.
  *
- * What: a crash image must be judged "uncorrected, or clean" by -n and changed by nobody, be repaired by -y, and then hold one of the
- * oracle's states; a recovered image must be clean.
+ * What: a crash image must be judged "uncorrected, or clean" by -n and changed by nobody, be repaired by
+ * -y, and then hold one of the oracle's states; a recovered image must be clean.
  */
 #include "explore.h"
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * join.c: recovery by the living. A process joins a heap in which a member has died (somebody else is attached, so it is no first
- * opener), allocates as far as the dead one's locks let it, and only then recovers it.
+ * join.c: recovery by the living. A process joins a heap in which a member has died (somebody else is
+ * attached, so it is no first opener), allocates as far as the dead one's locks let it, and only then
+ * recovers it.
  *
- * Why: words that free themselves and latches that hold until idle matter only here; a first opener recovers all before it does
- * anything. What it allocated before must survive what the recovery applies or undoes.
+ * Why: words that free themselves and latches that hold until idle matter only here; a first opener
+ * recovers all before it does anything. What it allocated before must survive what the recovery applies or
+ * undoes.
  */
 #include "explore.h"
 

@@ -2,13 +2,15 @@
  *
  * memfile.h: files that are memory: a table for os.h without a system call.
  *
- * What: a few named files, locks per open description, a clock that moves when it is read, a seeded random source.
- * Why: recovery of an image takes microseconds instead of a millisecond of system calls, and the same seed gives the same bytes.
+ * What: a few named files, locks per open description, a clock that moves when it is read, a seeded random
+ * source.
+ * Why: recovery of an image takes microseconds instead of a millisecond of system calls, and the same seed
+ * gives the same bytes.
  *
  * Invariants
  *   V1  A mapping of a memfile is its bytes. All that ends here, the files never move.
- *   V2  Inode, birth time and boot id are those of a real file given to memfile_identity, so that an image written to
- *       that file is accepted as itself; files differ by device number.
+ *   V2  Inode, birth time and boot id are those of a real file given to memfile_identity, so that an image
+ *       written to that file is accepted as itself; files differ by device number.
  */
 #ifndef PHEAP_KILL_MEMFILE_H
 #define PHEAP_KILL_MEMFILE_H

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * points.c: rungs 2 and 3: death at every store of every operation, and at every store of the recovery after it.
+ * points.c: rungs 2 and 3: death at every store of every operation, and at every store of the recovery
+ * after it.
  *
- * What: scripts drawn from a seed, each on a heap of its own kind; after every transaction all images in between are recovered and
- * held against the oracle. The last line says how many cases passed: one for each kind of call and one for each ORDER tag.
+ * What: scripts drawn from a seed, each on a heap of its own kind; after every transaction all images in
+ * between are recovered and held against the oracle. The last line says how many cases passed: one for each
+ * kind of call and one for each ORDER tag.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -98,7 +100,8 @@ static int create(uint64_t script_seed)
 	return oracle_start(&oracle, h, script_seed);
 }
 
-/* ORDER(clean-last), ORDER(state-dirty), ORDER(attach-limit), ORDER(member-byte): a close and an open, cut at every store. */
+/* ORDER(clean-last), ORDER(state-dirty), ORDER(attach-limit), ORDER(member-byte): a close and an open, cut
+ * at every store. */
 static int reopen(void)
 {
 	int rc;

@@ -2,9 +2,10 @@
  *
  * procs.c: rung 4: real processes, real SIGKILL, and living ones that meet what the dead left.
  *
- * What: three parts. "create": a creator killed at its k-th step; there is a whole heap under the name, or none. "aimed": one victim
- * after the other killed at its k-th step of attach, transaction and detach, for k = 1, 2, ..., beside two living workers and a
- * checker. "storm": several workers killed at random moments and replaced; now and then all at once, so that the next one is first.
+ * What: three parts. "create": a creator killed at its k-th step; there is a whole heap under the name, or
+ * none. "aimed": one victim after the other killed at its k-th step of attach, transaction and detach, for
+ * k = 1, 2, ..., beside two living workers and a checker. "storm": several workers killed at random moments
+ * and replaced; now and then all at once, so that the next one is first.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -436,7 +437,8 @@ static int aimed_part(void)
 		bool survived = false;
 
 		rc = one_victim(stage, k, &survived);
-		/* now and then the living go on for a while with what the dead left before the checker looks */
+		/* now and then the living go on for a while with what the dead left before the checker
+		 * looks */
 		if (oracle_below(&rng, 2))
 			nap_us(oracle_below(&rng, 1500));
 		rc = rc ? rc : check();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * runtime.c: what gcc 12 and clang 14 call in code compiled with -fsanitize=thread. Loads cost a call and do nothing.
+ * runtime.c: what gcc 12 and clang 14 call in code compiled with -fsanitize=thread. Loads cost a call and
+ * do nothing.
  */
 #include "runtime.h"
 

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * victim.h: a process that kills itself at its k-th step. A step is a store to the heap, or the edge of a system call.
+ * victim.h: a process that kills itself at its k-th step. A step is a store to the heap, or the edge of a
+ * system call.
  *
- * What: the real table of os.h wrapped so that each call counts before and after it, and the stores of runtime.h.
- * Why self-inflicted: a kill from outside lands in a transaction in few of a hundred cases, and never twice at the same place.
+ * What: the real table of os.h wrapped so that each call counts before and after it, and the stores of
+ * runtime.h.
+ * Why self-inflicted: a kill from outside lands in a transaction in few of a hundred cases, and never twice
+ * at the same place.
  */
 #ifndef PHEAP_KILL_VICTIM_H
 #define PHEAP_KILL_VICTIM_H

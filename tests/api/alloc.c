@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * alloc.c: sizes, alignment, content, types, realloc, wrong frees, the cursor. Full heaps and leaks are in fill.c.
+ * alloc.c: sizes, alignment, content, types, realloc, wrong frees, the cursor. Full heaps and leaks are in
+ * fill.c.
  */
 #include "support.h"
 

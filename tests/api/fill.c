@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * fill.c: full heaps, no leak and no double use, coalescing, internal waste, threads that allocate beside each other.
+ * fill.c: full heaps, no leak and no double use, coalescing, internal waste, threads that allocate beside
+ * each other.
  */
 #include "support.h"
 

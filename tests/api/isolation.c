@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * isolation.c: which kinds of transactions run beside which: exclusive, concurrent, read; NOWAIT; time limits of begin.
+ * isolation.c: which kinds of transactions run beside which: exclusive, concurrent, read; NOWAIT; time
+ * limits of begin.
  */
 #include "support.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * log_size.c: transactions around every boundary of the log: the end of a lane's own part, of its extensions, one record
- * larger than both, and transactions of several MiB, committed and aborted.
+ * log_size.c: transactions around every boundary of the log: the end of a lane's own part, of its
+ * extensions, one record larger than both, and transactions of several MiB, committed and aborted.
  */
 #include "support.h"
 
@@ -109,7 +109,8 @@ Test(log_size, one_record_near_the_lanes_size)
 	heap_drop(h);
 }
 
-/* Whatever sizes extensions have, they are whole chunks: walk the log's end over many of them in small steps. */
+/* Whatever sizes extensions have, they are whole chunks: walk the log's end over many of them in small
+ * steps. */
 Test(log_size, around_the_ends_of_extensions)
 {
 	pheap *h = heap_make();

@@ -11,7 +11,8 @@ TestSuite(memory, .timeout = 120);
 
 enum { ARENA = 8192 };
 
-/* A store next to a declared range that nobody declared must outlive the abort: the range is not rounded up. */
+/* A store next to a declared range that nobody declared must outlive the abort: the range is not rounded
+ * up. */
 Test(memory, modify_is_byte_exact)
 {
 	pheap *h = heap_make();
@@ -294,8 +295,8 @@ Test(memory, modify_of_deferred_bytes_sees_them)
 
 /* --- everything at random against the model --- */
 
-/* `now`: bytes as after all calls so far; `deferred`: a deferred store of this byte was asked for since the begin, so
- * a load may see an older value until commit; `seen`: what loads saw when a savepoint was set. */
+/* `now`: bytes as after all calls so far; `deferred`: a deferred store of this byte was asked for since the
+ * begin, so a load may see an older value until commit; `seen`: what loads saw when a savepoint was set. */
 struct picture {
 	unsigned char now[ARENA], seen[ARENA];
 	bool deferred[ARENA];

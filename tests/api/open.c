@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * open.c: pheap_open, pheap_close, pheap_info on files that are as they should be: flags, options, layout, types, identity.
- * Files that must be refused are in refuse.c.
+ * open.c: pheap_open, pheap_close, pheap_info on files that are as they should be: flags, options, layout,
+ * types, identity. Files that must be refused are in refuse.c.
  */
 #include "support.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * persist.c: what was committed is there after close and open, at whatever address; growth; a random model over reopens.
+ * persist.c: what was committed is there after close and open, at whatever address; growth; a random model
+ * over reopens.
  */
 #include "support.h"
 

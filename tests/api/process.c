@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * process.c: several processes in one heap, some of them killed inside a transaction; the living recover and go on.
+ * process.c: several processes in one heap, some of them killed inside a transaction; the living recover
+ * and go on.
  */
 #include "support.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * refuse.c: files that pheap_open must refuse, each with its code, a sentence, and not one byte of the file changed.
+ * refuse.c: files that pheap_open must refuse, each with its code, a sentence, and not one byte of the file
+ * changed.
  */
 #include "support.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * reserve.c: blocks that are filled outside any transaction, then published by one, or cancelled, or lost with the process.
+ * reserve.c: blocks that are filled outside any transaction, then published by one, or cancelled, or lost
+ * with the process.
  */
 #include "support.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * savepoint.c: savepoint and rollback: everything after it is undone, everything before stays, dooms after it are lifted.
+ * savepoint.c: savepoint and rollback: everything after it is undone, everything before stays, dooms after
+ * it are lifted.
  */
 #include "support.h"
 

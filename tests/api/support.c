@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * support.c: see support.h. The checksum here is a second, bitwise one, so that a fault of the library's cannot hide itself.
+ * support.c: see support.h. The checksum here is a second, bitwise one, so that a fault of the library's
+ * cannot hide itself.
  */
 #include "support.h"
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * support.h: what the tests of the public header share: a folder per test, child processes, threads, files to damage.
+ * support.h: what the tests of the public header share: a folder per test, child processes, threads, files
+ * to damage.
  *
- * Why a janitor process and not an exit handler: tests are killed and abort on purpose; the folder must go away all the same.
+ * Why a janitor process and not an exit handler: tests are killed and abort on purpose; the folder must go
+ * away all the same.
  *
  * Invariants
  *   T1  Only the thread that Criterion calls uses cr_* macros; children and threads report by return value.

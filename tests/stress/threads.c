@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * threads.c: many threads in one heap: accounts under keys, blocks of all sizes, exclusive and reading transactions,
- * aborts, threads that leave inside a transaction. At the end the books and the block count must balance.
+ * threads.c: many threads in one heap: accounts under keys, blocks of all sizes, exclusive and reading
+ * transactions, aborts, threads that leave inside a transaction. At the end the books and the block count
+ * must balance.
  *
  * Why a plain main: a thread sanitizer can run it. Usage: stress_threads [threads [rounds [seed]]]
  *
  * Invariants
  *   S1  The sum of the accounts is what it was, in every reading and exclusive transaction and at the end.
- *   S2  Every block that a committed transaction allocated is in its owner's table; nothing else is allocated.
+ *   S2  Every block that a committed transaction allocated is in its owner's table; nothing else is
+ *       allocated.
  */
 #include <errno.h>
 #include <pthread.h>

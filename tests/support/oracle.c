@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * oracle.c: whole transactions drawn from a seed: savepoints, nesting, ends; and blocks reserved between them.
+ * oracle.c: whole transactions drawn from a seed: savepoints, nesting, ends; and blocks reserved between
+ * them.
  */
 #include "oracle_steps.h"
 

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * oracle.h: what a heap must hold, kept in plain memory, and transactions that change both the heap and that picture.
+ * oracle.h: what a heap must hold, kept in plain memory, and transactions that change both the heap and
+ * that picture.
  *
- * What: a model of everything a user can see (one main object with words and slots, the block in each slot with its bytes, named
- * roots), a generator that draws transactions from a seed, and a check of a heap against a model.
- * Why a model and not invariants of the data: "the sum is right" passes when a whole transaction is lost or a block leaks.
+ * What: a model of everything a user can see (one main object with words and slots, the block in each slot
+ * with its bytes, named roots), a generator that draws transactions from a seed, and a check of a heap
+ * against a model.
+ * Why a model and not invariants of the data: "the sum is right" passes when a whole transaction is lost or
+ * a block leaks.
  *
  * Invariants
- *   O1  A recovered heap equals a model between "acknowledged at the cut" and "started at the cut": for one thread, `committed`
- *       until commit is called, `committed` or `working` during it, `working` afterwards. `phase` says which.
+ *   O1  A recovered heap equals a model between "acknowledged at the cut" and "started at the cut": for one
+ *       thread, `committed` until commit is called, `committed` or `working` during it, `working`
+ *       afterwards. `phase` says which.
  *   O2  The set of allocated blocks is exactly the set the model holds: no leak, no double use.
  *   O3  The same seed on the same heap makes the same calls with the same bytes.
  */
@@ -119,8 +123,8 @@ struct pheap_options oracle_options(uint64_t seed);
 int oracle_start(struct oracle *o, pheap *h, uint64_t seed);
 /* Goes on with a heap that holds exactly `m`. */
 void oracle_resume(struct oracle *o, pheap *h, const struct oracle_model *m, uint64_t seed);
-/* One transaction, from begin to its end. Until oracle_settle, committed and working are the two models of O1.
- * 0, or -1 with `why` when a call answered what it must not. */
+/* One transaction, from begin to its end. Until oracle_settle, committed and working are the two models of
+ * O1. 0, or -1 with `why` when a call answered what it must not. */
 int oracle_tx(struct oracle *o);
 /* Calls outside of transactions that change nothing durable: reserve, cancel. */
 int oracle_between(struct oracle *o);
@@ -130,7 +134,8 @@ void oracle_end(struct oracle *o);
 
 /* Does h hold exactly m? 0, or -1 with a sentence. */
 int oracle_check(pheap *h, const struct oracle_model *m, char *why, size_t why_size);
-/* FORMAT.md section 3 and 5 on a raw image that is recovered: descriptors, bitmaps, lanes. 0, or -1 with a sentence. */
+/* FORMAT.md section 3 and 5 on a raw image that is recovered: descriptors, bitmaps, lanes. 0, or -1 with a
+ * sentence. */
 int oracle_structure(const char *image, uint64_t size, char *why, size_t why_size);
 
 void oracle_model_copy(struct oracle_model *dst, const struct oracle_model *src);

@@ -2,7 +2,8 @@
  *
  * oracle_steps.c: single calls drawn from a seed, made on a heap and on the model at once.
  *
- * Why the model is changed after each call and not derived from the heap: a heap that is wrong must not teach the model.
+ * Why the model is changed after each call and not derived from the heap: a heap that is wrong must not
+ * teach the model.
  */
 #include "oracle_steps.h"
 
@@ -502,7 +503,8 @@ int oracle_step_publish(struct oracle *o)
 	*b = *r;
 	r->bytes = bytes; /* each keeps a buffer of its own */
 	r->off = 0;
-	/* A publication that was aborted before may have left other bytes: a reserved block is not under undo. */
+	/* A publication that was aborted before may have left other bytes: a reserved block is not under
+	 * undo. */
 	memcpy(b->bytes, pheap_at(o->h, b->off), b->size);
 	return slot_word(o, (unsigned)slot, b->off);
 }

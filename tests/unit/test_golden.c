@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_golden.c: the format as bytes. A fixed sequence on a 64 KiB heap, with identity and time from a fake platform table,
- * gives the image that golden.txt holds; and a heap made from golden.txt opens and has the contents.
+ * test_golden.c: the format as bytes. A fixed sequence on a 64 KiB heap, with identity and time from a fake
+ * platform table, gives the image that golden.txt holds; and a heap made from golden.txt opens and has the
+ * contents.
  *
- * Why text and not an image: a change of the format shows in a diff. PHEAP_GOLDEN_WRITE=FILE writes a new one.
+ * Why text and not an image: a change of the format shows in a diff. PHEAP_GOLDEN_WRITE=FILE writes a new
+ * one.
  *
  * Invariants
  *   G1  Durable bytes depend on the sequence and the seed, not on time, address or process.
