@@ -83,6 +83,8 @@ struct ph_alloc {
 	uint64_t holes[PH_HOLE_CLASSES]; /* no row of 2^i free chunks begins below */
 	uint64_t change_seen;		 /* directory_change_count when the holes were last right */
 	uint64_t freed_count;		 /* blocks freed since the last search for empty runs */
+	bool full;			 /* no row of chunks was found, and the file could not grow */
+	uint64_t full_change;		 /* directory_change_count then */
 };
 
 int ph_alloc_open(struct pheap *h);
@@ -140,6 +142,10 @@ static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t 
 }
 
 /* What the file says is judged, not trusted: a damaged descriptor reads as PH_DESC_DAMAGED. */
+static inline uint64_t ph_directory_change(const struct pheap *h)
+{
+	return __atomic_load_n(&h->coord->directory_change_count, __ATOMIC_ACQUIRE);
+}
 static inline uint64_t ph_desc_load(const struct pheap *h, uint64_t chunk)
 {
 	uint64_t desc = ph_desc_raw(h, chunk);

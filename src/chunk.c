@@ -105,8 +105,7 @@ static bool row_inside(const struct pheap *h, uint64_t chunk)
 int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
 {
 	struct ph_alloc *a = h->alloc;
-	uint64_t end = ph_chunk_count(h),
-		 change = __atomic_load_n(&h->coord->directory_change_count, __ATOMIC_ACQUIRE);
+	uint64_t end = ph_chunk_count(h), change = ph_directory_change(h);
 	uint64_t base = ph_chunk_off(h, 0) >> PHD_CHUNK_SHIFT, at, first = UINT64_MAX;
 	unsigned class = hole_class(count);
 
@@ -258,6 +257,15 @@ static void holes_reset(struct pheap *h)
 	pthread_mutex_unlock(&h->alloc->lock);
 }
 
+/* Until somebody frees chunks, what is free is in runs: they are searched first. */
+static void full_note(struct pheap *h, uint64_t change)
+{
+	pthread_mutex_lock(&h->alloc->lock);
+	h->alloc->full = true;
+	h->alloc->full_change = change;
+	pthread_mutex_unlock(&h->alloc->lock);
+}
+
 int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
 {
 	struct pheap *h = tx->h;
@@ -267,7 +275,7 @@ int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t al
 		return ph_error(h, -ENOSPC, "%llu bytes are more than the heap's max_size holds",
 				(unsigned long long)count << PHD_CHUNK_SHIFT);
 	for (;;) {
-		uint64_t seen = ph_chunk_count(h);
+		uint64_t seen = ph_chunk_count(h), seen_change = ph_directory_change(h);
 		int rc = ph_chunk_claim(h, word, count, align, ret_chunk);
 
 		if (rc != -ENOSPC)
@@ -281,6 +289,8 @@ int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t al
 		rc = tail_grow(tx, count, align, seen);
 		if (rc == 0)
 			continue;
+		if (rc == -ENOSPC && full && count <= PHD_RUN_COUNT_MAX)
+			full_note(h, seen_change);
 		if (rc != -ENOSPC || full)
 			return rc;
 		full = true;

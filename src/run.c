@@ -288,38 +288,48 @@ static int run_make(pheap_tx *tx, uint64_t word, uint64_t desc, uint64_t *ret_he
 	return 0;
 }
 
+/* A run with free blocks that is there already. `all`: look at every one, else only so far that it costs
+ * less than a new run. Under the allocator's lock. */
+static bool run_search(const pheap_tx *tx, struct ph_bin *bin, uint64_t word, bool all, uint64_t *ret_head,
+		       uint64_t *ret_desc)
+{
+	uint64_t budget = all ? UINT64_MAX : SWEEP_BUDGET;
+
+	if (recent_take(tx, bin, word, ret_head, ret_desc) ||
+	    sweep_take(tx, bin, word, budget, ret_head, ret_desc))
+		return true;
+	if (bin->cursor < ph_chunk_count(tx->h) || !(bin->lost || all))
+		return false;
+	bin->cursor = 0;
+	bin->lost = false;
+	return sweep_take(tx, bin, word, budget, ret_head, ret_desc);
+}
+
 int ph_run_get(struct pheap_tx *tx, uint64_t word, uint64_t desc, uint64_t *ret_head, uint64_t *ret_desc)
 {
-	struct pheap *h = tx->h;
-	struct ph_alloc *a = h->alloc;
-	struct ph_bin *bin;
-	bool found = false, may_sweep;
-	int rc;
+	struct ph_alloc *a = tx->h->alloc;
+	bool all = false;
 
-	pthread_mutex_lock(&a->lock);
-	bin = bin_get(a, run_key(desc));
-	if (bin)
-		found = recent_take(tx, bin, word, ret_head, ret_desc) ||
-			sweep_take(tx, bin, word, SWEEP_BUDGET, ret_head, ret_desc);
-	pthread_mutex_unlock(&a->lock);
-	if (found)
-		return 0;
-	if (!bin)
-		return -ENOMEM;
-	rc = run_make(tx, word, desc, ret_head, ret_desc);
-	if (rc != -ENOSPC)
-		return rc;
-	/* No space for a new run: every run of this class, wherever it is. */
-	pthread_mutex_lock(&a->lock);
-	bin = bin_get(a, run_key(desc));
-	may_sweep = bin != NULL;
-	if (may_sweep) {
-		bin->cursor = 0;
-		bin->lost = false;
-		found = sweep_take(tx, bin, word, UINT64_MAX, ret_head, ret_desc);
+	for (;;) {
+		struct ph_bin *bin;
+		bool found = false;
+		int rc;
+
+		pthread_mutex_lock(&a->lock);
+		all |= a->full && a->full_change == ph_directory_change(tx->h);
+		bin = bin_get(a, run_key(desc));
+		if (bin)
+			found = run_search(tx, bin, word, all, ret_head, ret_desc);
+		pthread_mutex_unlock(&a->lock);
+		if (found)
+			return 0;
+		if (!bin)
+			return -ENOMEM;
+		rc = run_make(tx, word, desc, ret_head, ret_desc);
+		if (rc != -ENOSPC || all)
+			return rc;
+		all = true; /* no space for a new run: every run of this class, wherever it is */
 	}
-	pthread_mutex_unlock(&a->lock);
-	return found ? 0 : rc;
 }
 
 /* Empty runs nobody uses, found from chunk *at on, as DESC records of the helper. */
