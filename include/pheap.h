@@ -308,7 +308,7 @@ struct pheap_stats {
  *               size, mode, count, durability, layout or type in opt; not a regular file
  *  -E2BIG       opt->size above 4096, or a field set that this library does not know
  *  -EOPNOTSUPP  a flag, a durability or a heap that this version does not support; a network or user-space
- *               file system
+ *               file system; membarrier(2) forbidden here while other members rely on it
  *  -EEXIST      EXCL, and the file exists
  *  -ENOENT      no such file, and no CREATE; or it was removed, or came and went, meanwhile
  *  -EACCES, -EPERM, -EROFS  the file may not be written, and was not opened with RDONLY or needs recovery

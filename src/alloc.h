@@ -120,7 +120,7 @@ static inline uint64_t ph_desc_raw(const struct pheap *h, uint64_t chunk)
 /* In use, and of no block. */
 #define PH_DESC_DAMAGED ((uint64_t)PHD_DESC_CONT)
 
-/* Can this be the descriptor of the chunk? After it nobody computes an address outside of the file from it. */
+/* Can this be the descriptor of the chunk? No address outside of the file is computed from one that can. */
 static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t desc)
 {
 	uint64_t left = ph_chunk_count(h) - chunk, count = PHD_DESC_COUNT(desc);

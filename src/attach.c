@@ -299,6 +299,28 @@ static int slot_find(struct pheap *h)
 		h->super.member_count);
 }
 
+/* G2  of the gate: who changes the mode makes the others' announcements visible by membarrier; a member
+ *    that can not call it can not do that for those who rely on it. So either all members fence for
+ *    themselves, or none. */
+static int fence_choose(struct pheap *h)
+{
+	bool alone = true, all_fence = true;
+	int rc = ph_os->fence_register();
+
+	for (uint32_t i = 0; i < h->super.member_count; i++)
+		if (i != h->slot && __atomic_load_n(&h->members[i].attachment, __ATOMIC_ACQUIRE)) {
+			alone = false;
+			all_fence &= (h->members[i].flags & PHD_MEMBER_FENCE) != 0;
+		}
+	if (rc && !alone && !all_fence)
+		return ph_error(
+			NULL, -ENOTSUP,
+			"this process may not call membarrier(2) (seccomp?), on which the processes that have the "
+			"heap open rely; allow the call, or open the heap here first");
+	h->fenced = rc != 0 || (!alone && all_fence);
+	return 0;
+}
+
 static int slot_take(struct pheap *h, struct attach *a)
 {
 	int rc = slot_find(h);
@@ -310,11 +332,13 @@ static int slot_take(struct pheap *h, struct attach *a)
 		rc = attachment_take(h, a);
 	if (!rc)
 		rc = ph_os->lock_set(h->fd, PHD_LOCK_ANY, false, false);
+	if (!rc)
+		rc = fence_choose(h);
 	if (rc) {
 		(void)ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + h->slot);
+		(void)ph_os->lock_clear(h->fd, PHD_LOCK_ANY);
 		return rc;
 	}
-	h->fenced = ph_os->fence_register() != 0;
 	row_write(h);
 	return 0;
 }

@@ -164,7 +164,7 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 	if (b.desc == ph_desc_raw(tx->h, b.head) && !ph_chunk_whole(tx->h, b.head, b.desc))
 		return ph_error(
 			tx->h, PHEAP_ECORRUPT,
-			"free of offset 0x%llx: its chunks belong to other blocks; run pheap-fsck on the file",
+			"free of offset 0x%llx: its chunks belong to others; run pheap-fsck on the file",
 			(unsigned long long)off);
 	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
 }
@@ -430,8 +430,8 @@ static bool type_wanted(uint64_t desc, uint32_t type)
 	       (type == UINT32_MAX || PHD_DESC_TYPE(desc) == type);
 }
 
-/* The chunk where a walk goes on behind off, with the index of the block there. Never back to where it has been, whatever
- * the directory says. */
+/* The chunk where a walk goes on behind off, with the index of the block there. Never back to where it has
+ * been, whatever the directory says. */
 static uint64_t next_start(const pheap *h, uint64_t off, uint64_t *ret_from)
 {
 	uint64_t chunk = ph_chunk_of(h, off), head = chunk, desc = ph_desc_load(h, chunk);

@@ -262,7 +262,7 @@ int ph_gate_enter_slow(pheap_tx *tx, bool nowait)
 		    __atomic_load_n(&tx->h->coord->gate, __ATOMIC_ACQUIRE) == PHD_MODE_EXCLUSIVE &&
 		    ph_word_take_free(&tx->h->coord->writer, tx->word)) {
 			tx->gate = PHD_MODE_EXCLUSIVE;
-			if (!bias_due(tx))
+			if (nowait || !bias_due(tx))
 				return 0;
 			start_ns = ph_os->clock_ns();
 			return bias_take(tx, start_ns);

@@ -92,7 +92,7 @@ int ph_grow_locked(struct pheap *h, uint64_t need_count)
 		if (__atomic_load_n(&h->desc[chunk], __ATOMIC_RELAXED) != 0)
 			return ph_error(
 				h, PHEAP_ECORRUPT,
-				"chunk %llu, beyond the end of the heap, has a descriptor; run pheap-fsck on the file",
+				"chunk %llu is beyond the end and has a descriptor; run pheap-fsck on the file",
 				(unsigned long long)chunk);
 	/* ORDER(grow-count): the file system has set the space aside before chunk_count covers it, so no
 	 * store into a counted chunk can meet a hole of a full disk. Crash between: the space is there and

@@ -362,7 +362,8 @@ static bool in_extension(const struct ph_segment *sorted, uint32_t count, uint64
 	return low < count && sorted[low].off < off + n;
 }
 
-/* A log that stores into its own extensions would change under the feet of who walks it. The records are valid. */
+/* A log that stores into its own extensions would change under the feet of who walks it. The records are
+ * valid. */
 static int targets_check(const struct pheap *h, uint32_t lane_idx, const struct ph_log *log)
 {
 	uint32_t count = log->count - 1;

@@ -102,10 +102,18 @@ int ph_recovery_member(struct pheap *h, uint32_t slot)
 
 	if (!attachment)
 		return 0;
-	for (uint32_t i = 0; i < h->super.lane_count; i++) {
+	/* ORDER(internal-first): internal transactions before the others. A run that one of them makes lies in
+	 * chunks that are owned by the user's lane: were that idle first, they would be free before the run is
+	 * there. Crash between: done again from the start, in the same order. */
+	for (uint32_t k = 0; k < 2 * h->super.lane_count; k++) {
+		uint32_t i = k % h->super.lane_count;
 		uint64_t owner = __atomic_load_n(&h->lanes[i].owner, __ATOMIC_ACQUIRE);
 
 		if (owner != (attachment << 16 | (slot + 1)))
+			continue;
+		if (k < h->super.lane_count &&
+		    PHD_STATE_MODE(__atomic_load_n(&h->lanes[i].state, __ATOMIC_ACQUIRE)) !=
+			    PHD_MODE_INTERNAL)
 			continue;
 		int rc = lane_recover(h, i);
 

@@ -272,8 +272,8 @@ const void *pheap_find(const pheap *h, const char *name)
 	return off ? h->base + off : NULL;
 }
 
-/* A walk by names ends because each name is met once, in its bucket's list: is the entry at off the first one of its name,
- * and behind the one at `before` (0: the list's head)? */
+/* A walk by names ends because each name is met once, in its bucket's list: is the entry at off the first
+ * one of its name, and behind the one at `before` (0: the list's head)? */
 static bool entry_follows(const pheap *h, uint32_t bucket, uint64_t before, uint64_t off)
 {
 	const struct phd_root *e = entry_at(h, off);

@@ -2,8 +2,8 @@
  *
  * drive.c: see drive.h.
  *
- * Why states are made by the library itself: they then hold what it really writes; only the last store before a death (the
- * commit word) is made by hand, because nothing can be killed there on purpose.
+ * Why states are made by the library itself: they then hold what it really writes; only the last store
+ * before a death (the commit word) is made by hand, because nothing can be killed there on purpose.
  */
 #include "drive.h"
 
@@ -22,7 +22,8 @@
 #define NODES 90
 #define WALK_MAX 200000
 
-const char *const drive_names[DRIVE_STATES] = {"clean", "undo", "undo-long", "committed", "committed-long", "threads"};
+const char *const drive_names[DRIVE_STATES] = {"clean",	    "undo",	      "undo-long",
+					       "committed", "committed-long", "threads"};
 
 struct node {
 	pheap_off next;
@@ -156,6 +157,9 @@ static void populate_nodes(pheap *h)
 		extra[i] = pheap_zalloc(tx, (i + 1) * 37, 0);
 		must(extra[i] != NULL, "block");
 	}
+	/* Runs of several chunks. */
+	for (unsigned i = 0; i < 5; i++)
+		must(pheap_zalloc(tx, i < 3 ? 6000 : 16000, 0) != NULL, "large block");
 	must(pheap_zalloc(tx, 5 * 4096, DRIVE_TYPE_EXTENT) != NULL, "extent");
 	must(pheap_zalloc(tx, 18000, 0) != NULL, "extent");
 	must(pheap_commit(tx) == 0, "commit of nodes");
@@ -216,7 +220,8 @@ static void change_metadata(pheap_tx *tx, pheap *h)
 
 static void commit_word(pheap_tx *tx)
 {
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
+			 __ATOMIC_RELEASE);
 }
 
 static pthread_barrier_t met;
@@ -230,7 +235,9 @@ static void *other_thread(void *arg)
 	must(pheap_begin(h, PHEAP_CONCURRENT, &tx) == 0, "concurrent begin");
 	must(pheap_lock_shared(tx, keys, 1) == 0 && pheap_lock(tx, keys + 1, 2) == 0, "lock");
 	must(pheap_zalloc(tx, 200, 33) != NULL, "alloc");
-	must(pheap_store(tx, &((const struct node *)pheap_next(h, DRIVE_TYPE_NODE, NULL))->value[3], keys, 8) == 0, "store");
+	must(pheap_store(tx, &((const struct node *)pheap_next(h, DRIVE_TYPE_NODE, NULL))->value[3], keys,
+			 8) == 0,
+	     "store");
 	pthread_barrier_wait(&met);
 	pause();
 	return NULL;

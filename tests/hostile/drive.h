@@ -35,15 +35,16 @@ struct rng {
 uint64_t rng_next(struct rng *r);
 uint64_t rng_below(struct rng *r, uint64_t n);
 
-/* The path of a new folder for this run's files in TMPDIR; removed at exit of the process that called this, and by the next
- * run's parent when that was killed. */
+/* The path of a new folder for this run's files in TMPDIR; removed at exit of the process that called
+ * this, and by the next run's parent when that was killed. */
 const char *drive_folder(void);
 
 /* Makes a heap at path (which is replaced) in that state, in a child. Exits when even that fails. */
 void drive_make(const char *path, enum drive_state state, uint64_t initial_size, uint64_t max_size);
 void drive_options(struct pheap_options *opt);
 
-/* Reads everything; returns a sum over roots and blocks with their bytes. 0 and *ret_what: a walk did not end. */
+/* Reads everything; returns a sum over roots and blocks with their bytes. 0 and *ret_what: a walk did
+ * not end. */
 uint64_t drive_walk(pheap *h, const char **ret_what);
 /* Some transactions, drawn from r; errors are fine. */
 void drive_transact(pheap *h, struct rng *r);

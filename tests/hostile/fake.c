@@ -3,7 +3,8 @@
  * fake.c: see fake.h.
  *
  * Invariant
- *   F1  A call that is made to fail has done nothing, except that closing, unmapping and unlocking are done all the same, as
+ *   F1  A call that is made to fail has done nothing, except that closing, unmapping and unlocking are
+ *       done all the same, as
  *       the kernel does.
  */
 #include "fake.h"
@@ -14,13 +15,54 @@
 
 struct fake fake;
 
-enum fn { FN_OPEN, FN_CLOSE, FN_INFO, FN_NETWORK, FN_READ, FN_WRITE, FN_WRITE_SYNC, FN_TRUNCATE, FN_ALLOCATE, FN_SYNC, FN_CREATE, FN_LINK,
-	  FN_UNLINK, FN_FOLDER, FN_LOCK, FN_UNLOCK, FN_TEST, FN_MAP, FN_UNMAP, FN_FENCE, FN_RANDOM, FN_BOOT };
+enum fn {
+	FN_OPEN,
+	FN_CLOSE,
+	FN_INFO,
+	FN_NETWORK,
+	FN_READ,
+	FN_WRITE,
+	FN_WRITE_SYNC,
+	FN_TRUNCATE,
+	FN_ALLOCATE,
+	FN_SYNC,
+	FN_CREATE,
+	FN_LINK,
+	FN_UNLINK,
+	FN_FOLDER,
+	FN_LOCK,
+	FN_UNLOCK,
+	FN_TEST,
+	FN_MAP,
+	FN_UNMAP,
+	FN_FENCE,
+	FN_RANDOM,
+	FN_BOOT
+};
 
-const char *const fake_names[] = {"file_open", "file_close", "file_info", "file_network", "file_read", "file_write",
-				  "file_write_sync", "file_truncate", "file_allocate", "file_sync", "file_create_unnamed",
-				  "file_link", "file_unlink", "folder_sync", "lock_set", "lock_clear", "lock_test", "map",
-				  "unmap", "fence_register", "random", "boot_id", NULL};
+const char *const fake_names[] = {"file_open",
+				  "file_close",
+				  "file_info",
+				  "file_network",
+				  "file_read",
+				  "file_write",
+				  "file_write_sync",
+				  "file_truncate",
+				  "file_allocate",
+				  "file_sync",
+				  "file_create_unnamed",
+				  "file_link",
+				  "file_unlink",
+				  "folder_sync",
+				  "lock_set",
+				  "lock_clear",
+				  "lock_test",
+				  "map",
+				  "unmap",
+				  "fence_register",
+				  "random",
+				  "boot_id",
+				  NULL};
 
 static int fails(enum fn fn)
 {

@@ -2,8 +2,9 @@
  *
  * fake.h: a table of system calls for attacks: identities that fit any file, no waiting, no syncing, counted.
  *
- * Why not the real table: a damaged file must count as one that was killed in this boot, else it is refused before anything
- * in it is looked at; and thousands of files a second must not wait for disks or locks.
+ * Why not the real table: a damaged file must count as one that was killed in this boot, else it is
+ * refused before anything in it is looked at; and thousands of files a second must not wait for disks
+ * or locks.
  */
 #ifndef HOSTILE_FAKE_H
 #define HOSTILE_FAKE_H
@@ -13,8 +14,8 @@
 #include "os.h"
 
 struct fake {
-	bool passive;	  /* files may not be opened for writing */
-	long fds, maps;	  /* open descriptors and mappings of the library */
+	bool passive;	   /* files may not be opened for writing */
+	long fds, maps;	   /* open descriptors and mappings of the library */
 	uint64_t slept_ns; /* virtual: added to the clock */
 	/* The call to fail: of function `fail_fn`, counted from 0. fail_rc 0: none. */
 	unsigned fail_fn;

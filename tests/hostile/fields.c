@@ -2,8 +2,8 @@
  *
  * fields.c: see fields.h.
  *
- * Why by region: most bytes of a heap are data and bitmaps; drawn evenly, the fifty words that everything hangs on would
- * hardly be met.
+ * Why by region: most bytes of a heap are data and bitmaps; drawn evenly, the fifty words that
+ * everything hangs on would hardly be met.
  */
 #include "fields.h"
 
@@ -122,10 +122,33 @@ static void values_find(struct fields *f, const struct image *im)
 {
 	const struct phd_super *s = super_of(im);
 	const struct phd_head *head = at(im, s->head_off);
-	const uint64_t fixed[] = {s->coord_off, s->member_off, s->lane_off, s->head_off, s->head_off + 0x40, s->lane_log_off,
-				  s->desc_off, s->bits_off, s->words_off, s->data_off, s->size_max, im->size, im->size - 8,
-				  head->chunk_count, s->chunk_max, s->chunk_max - 1, head->types_off, s->journal_count,
-				  1ull << 32, 1ull << 47, 1ull << 63, (1ull << 63) - 1, 0xffffffff, 0x7fffffff, 4096, 8, 16};
+	const uint64_t fixed[] = {s->coord_off,
+				  s->member_off,
+				  s->lane_off,
+				  s->head_off,
+				  s->head_off + 0x40,
+				  s->lane_log_off,
+				  s->desc_off,
+				  s->bits_off,
+				  s->words_off,
+				  s->data_off,
+				  s->size_max,
+				  im->size,
+				  im->size - 8,
+				  head->chunk_count,
+				  s->chunk_max,
+				  s->chunk_max - 1,
+				  head->types_off,
+				  s->journal_count,
+				  1ull << 32,
+				  1ull << 47,
+				  1ull << 63,
+				  (1ull << 63) - 1,
+				  0xffffffff,
+				  0x7fffffff,
+				  4096,
+				  8,
+				  16};
 	size_t n = sizeof(fixed) / sizeof(*fixed);
 
 	f->values = malloc((n + head->chunk_count + PHD_ROOT_BUCKETS) * 8);
@@ -237,8 +260,8 @@ void damage_fields(struct image *im, const struct fields *f, struct rng *r)
 void damage_bytes(struct image *im, struct rng *r)
 {
 	const struct phd_super *s = super_of(im);
-	const uint64_t starts[] = {0, s->coord_off, s->lane_off, s->head_off, s->lane_log_off, s->desc_off, s->bits_off,
-				   s->words_off, s->data_off, im->size};
+	const uint64_t starts[] = {0,		s->coord_off, s->lane_off,  s->head_off, s->lane_log_off,
+				   s->desc_off, s->bits_off,  s->words_off, s->data_off, im->size};
 	uint64_t region = rng_below(r, sizeof(starts) / sizeof(*starts) - 1);
 	uint64_t n = 1 + rng_below(r, rng_below(r, 2) ? 16 : 512), room = starts[region + 1] - starts[region];
 	uint64_t off = starts[region] + rng_below(r, room), fill = rng_below(r, 3);
@@ -249,40 +272,68 @@ void damage_bytes(struct image *im, struct rng *r)
 		image_seal(im);
 }
 
-static uint32_t record_draw(struct phd_record *rec, const struct fields *f, const struct phd_super *s, struct rng *r)
+static uint32_t record_size(const struct phd_record *rec)
 {
-	static const uint32_t sizes[] = {0, 1, 8, 8, 8, 16, 16, 40, 100};
-	uint32_t kind = (uint32_t)rng_below(r, 10);
-	uint64_t off = f->values[rng_below(r, f->value_count)] + rng_below(r, 3) * 8, payload[2];
-
-	rec->size = sizes[rng_below(r, sizeof(sizes) / sizeof(*sizes))];
-	if (kind == PHD_REC_SET || kind == PHD_REC_CLEAR)
-		off = s->bits_off + rng_below(r, s->chunk_max * 4 + 8) * 8;
-	if (kind == PHD_REC_DESC) {
-		off = rng_below(r, s->chunk_max + 2);
-		rec->size = 16;
-		payload[0] = rng_below(r, 20);
-		payload[1] = rng_below(r, 2) ? PHD_DESC_MAKE_RUN(5, rng_below(r, 4096) * 8, payload[0]) :
-					       PHD_DESC_MAKE_EXTENT(5, payload[0]);
-		memcpy(rec + 1, payload, 16);
-	} else {
-		for (uint32_t i = 0; i < rec->size; i++)
-			((unsigned char *)(rec + 1))[i] = (unsigned char)rng_next(r);
-	}
-	if (rng_below(r, 8) == 0)
-		rec->size = (uint32_t)rng_next(r) >> rng_below(r, 32);
-	rec->target = PHD_REC_TARGET(kind, off & 0x00ffffffffffffffull);
 	return 16 + ((rec->size + 7) & ~7u);
 }
 
-/* Records that fit together, so that only what they say can be refused; in the lane's log or in an extension. */
+/* A descriptor change as the allocator would log it, or nearly. */
+static void record_desc(struct phd_record *rec, const struct phd_super *s, uint64_t chunks, bool wild,
+			struct rng *r)
+{
+	uint64_t chunk = s->journal_count + rng_below(r, chunks - s->journal_count), payload[2];
+	uint64_t count = 1 + rng_below(r, 6);
+
+	payload[0] = wild ? rng_below(r, 40) : count;
+	payload[1] = rng_below(r, 3) == 0 ? 0
+		     : rng_below(r, 2)
+			     ? PHD_DESC_MAKE_RUN(
+				       5, wild ? rng_below(r, 4096) * 8 : 16 + rng_below(r, 200) * 8, count)
+			     : PHD_DESC_MAKE_EXTENT(5, count);
+	rec->size = 16;
+	rec->target = PHD_REC_TARGET(PHD_REC_DESC, wild ? rng_below(r, s->chunk_max + 2) : chunk);
+	memcpy(rec + 1, payload, 16);
+}
+
+/* One record in eight says something that can not be. */
+static uint32_t record_draw(struct phd_record *rec, const struct fields *f, const struct phd_super *s,
+			    uint64_t chunks, struct rng *r)
+{
+	static const uint32_t sizes[] = {1, 8, 8, 16, 40, 100};
+	bool wild = rng_below(r, 8) == 0;
+	uint32_t kind = (uint32_t)(wild ? rng_below(r, 10) : 1 + rng_below(r, 8));
+	uint64_t off = s->data_off + rng_below(r, chunks * PHD_CHUNK_SIZE - 128);
+
+	if (kind == PHD_REC_DESC) {
+		record_desc(rec, s, chunks, wild, r);
+		return record_size(rec);
+	}
+	if (wild || rng_below(r, 3) == 0)
+		off = f->values[rng_below(r, f->value_count)] + rng_below(r, 3) * 8;
+	rec->size = kind < PHD_REC_PUBLISH || wild ? sizes[rng_below(r, 6)] : 8;
+	if (kind == PHD_REC_SET || kind == PHD_REC_CLEAR)
+		off = s->bits_off + rng_below(r, (wild ? s->chunk_max + 2 : chunks) * 4) * 8;
+	if (kind == PHD_REC_PUBLISH && !wild)
+		off &= ~7ull;
+	if (kind == PHD_REC_REVIVE && !wild)
+		off = 0;
+	for (uint32_t i = 0; i < rec->size; i++)
+		((unsigned char *)(rec + 1))[i] = (unsigned char)rng_next(r);
+	if (wild && rng_below(r, 4) == 0)
+		rec->size = (uint32_t)rng_next(r) >> rng_below(r, 32);
+	rec->target = PHD_REC_TARGET(kind, off & 0x00ffffffffffffffull);
+	return record_size(rec);
+}
+
+/* Records that fit together, so that only what they say can be refused; in the lane's log or in an
+ * extension. */
 void damage_log(struct image *im, const struct fields *f, struct rng *r)
 {
 	const struct phd_super *s = super_of(im);
 	const struct phd_head *head = at(im, s->head_off);
 	uint64_t idx = rng_below(r, s->lane_count), pos = 0, last = 0, room = s->lane_log_size, base = 0;
 	struct phd_lane *lane = at(im, s->lane_off + idx * sizeof(*lane));
-	uint64_t gen = 1 + rng_below(r, 100), n = 1 + rng_below(r, 12), chunk = 0;
+	uint64_t gen = 1 + rng_below(r, 100), n = 1 + rng_below(r, 12), ext_off = 0;
 	char *log = at(im, s->lane_log_off + idx * s->lane_log_size);
 
 	lane->ext_off = 0;
@@ -291,16 +342,26 @@ void damage_log(struct image *im, const struct fields *f, struct rng *r)
 		uint32_t size;
 
 		memset(rec, 0, sizeof(rec));
-		size = record_draw(rec, f, s, r);
-		if (!chunk && (room < pos * 8 + size || rng_below(r, 6) == 0)) {
+		size = record_draw(rec, f, s, head->chunk_count, r);
+		if (ext_off && rng_below(r, 4) == 0) /* the log changes itself */
+			rec->target = PHD_REC_TARGET(1 + rng_below(r, 2), ext_off + rng_below(r, 40) * 8);
+		if (!ext_off && pos && (room < pos * 8 + size || rng_below(r, 6) == 0)) {
 			struct phd_log_ext *ext;
 			uint64_t count = 1 + rng_below(r, 3);
 
-			chunk = rng_below(r, head->chunk_count - 3);
-			ext = at(im, s->data_off + chunk * PHD_CHUNK_SIZE);
-			base = pos + (rng_below(r, 8) ? 0 : rng_below(r, 1000000));
+			ext_off = s->data_off + rng_below(r, head->chunk_count - 3) * PHD_CHUNK_SIZE;
+			ext = at(im, ext_off);
+			base = pos;
+			if (rng_below(r, 4) == 0) {
+				/* The record in front reaches to a base that is far behind the segment. */
+				struct phd_record *before = (struct phd_record *)(void *)(log + last * 8);
+
+				base = pos + (1u << rng_below(r, 26));
+				before->target = PHD_REC_TARGET(PHD_REC_DROPPED, 0);
+				before->size = (uint32_t)((base - last) * 8 - 16);
+			}
 			*ext = (struct phd_log_ext){0, base, count * PHD_CHUNK_SIZE, PHD_WORD(gen, idx)};
-			lane->ext_off = s->data_off + chunk * PHD_CHUNK_SIZE;
+			lane->ext_off = ext_off;
 			log = (char *)(ext + 1);
 			pos = base;
 			room = 4096 + base * 8 - 32;
@@ -321,7 +382,8 @@ void damage_log(struct image *im, const struct fields *f, struct rng *r)
 		pos += size / 8;
 	}
 	lane->used = PHD_USED(pos & 0xffffffff, last & 0xffffffff);
-	lane->state = PHD_STATE(gen, PHD_MODE_EXCLUSIVE, rng_below(r, 2) ? PHD_STEP_ACTIVE : PHD_STEP_COMMITTED);
+	lane->state =
+		PHD_STATE(gen, PHD_MODE_EXCLUSIVE, rng_below(r, 2) ? PHD_STEP_ACTIVE : PHD_STEP_COMMITTED);
 	lane->owner = rng_below(r, 2) ? 1ull << 16 | 1 : 0;
 }
 
@@ -341,9 +403,13 @@ void damage_coordination(struct image *im, struct rng *r)
 	for (uint32_t i = 0; i < s->lane_count; i++) {
 		uint64_t off = s->lane_off + i * sizeof(struct phd_lane);
 
-		bytes_random(im, off + offsetof(struct phd_lane, owner), sizeof(struct phd_lane) - offsetof(struct phd_lane, owner), r);
+		bytes_random(im, off + offsetof(struct phd_lane, owner),
+			     sizeof(struct phd_lane) - offsetof(struct phd_lane, owner), r);
+		if (rng_below(r, 2))
+			((struct phd_lane *)at(im, off))->owner = 0;
 	}
-	/* Words of log extensions name the transaction that wrote them: they are not looked at in recovery either. */
+	/* Words of log extensions name the transaction that wrote them: they are not looked at in
+	 * recovery either. */
 	bytes_random(im, s->words_off, head->chunk_count * sizeof(struct phd_words), r);
 	if (keep_poison)
 		((struct phd_coord *)at(im, s->coord_off))->poison = 0;

@@ -2,11 +2,12 @@
  *
  * fulldisk.c: heaps on file systems that run full, and under a limit of file sizes.
  *
- * What: a tmpfs and an ext4 of a few MiB, in a mount namespace of this process, so that they are gone with it, however it
- * ends. Each step runs in a child, whose SIGBUS or SIGXFSZ is a failure.
+ * What: a tmpfs and an ext4 of a few MiB, in a mount namespace of this process, so that they are gone
+ * with it, however it ends. Each step runs in a child, whose SIGBUS or SIGXFSZ is a failure.
  *
  * Invariants
- *   D1  A full disk is -ENOSPC (or -EFBIG), never a signal; the heap then works on, as far as it needs no space.
+ *   D1  A full disk is -ENOSPC (or -EFBIG), never a signal; the heap then works on, as far as it needs
+ *       no space.
  *   D2  Commit, abort, free and close need no space. What was committed is there after the next open.
  *   D3  A creation that failed leaves nothing: no name, no space.
  *
@@ -174,8 +175,8 @@ static void step_create_large(void)
 	expect(rc == -ENOSPC, "creation larger than the disk gives %d", rc);
 	expect(access(path, F_OK) != 0, "a failed creation left its name");
 	sync();
-	expect(bytes_free() + 65536 >= before, "a failed creation kept space: %llu of %llu", (unsigned long long)bytes_free(),
-	       (unsigned long long)before);
+	expect(bytes_free() + 65536 >= before, "a failed creation kept space: %llu of %llu",
+	       (unsigned long long)bytes_free(), (unsigned long long)before);
 }
 
 /* With every amount of space, block by block. */
@@ -192,7 +193,8 @@ static void step_create_tight(void)
 		opt.initial_size = 256 << 10;
 		opt.max_size = 1 << 20;
 		rc = pheap_open(path, PHEAP_CREATE, &opt, &h);
-		expect(rc == 0 || rc == -ENOSPC, "creation with %llu bytes free gives %d", (unsigned long long)left, rc);
+		expect(rc == 0 || rc == -ENOSPC, "creation with %llu bytes free gives %d",
+		       (unsigned long long)left, rc);
 		expect((access(path, F_OK) == 0) == (rc == 0), "a failed creation left its name");
 		if (rc == 0) {
 			fill(0);
@@ -391,9 +393,12 @@ static const struct {
 	const char *name;
 	void (*fn)(void);
 } steps[] = {
-	{"creation", step_create_large}, {"creation with little room", step_create_tight},
-	{"growth", step_grow},		 {"a long log", step_log},
-	{"death", step_killed},		 {"a sparse copy", step_sparse},
+	{"creation", step_create_large},
+	{"creation with little room", step_create_tight},
+	{"growth", step_grow},
+	{"a long log", step_log},
+	{"death", step_killed},
+	{"a sparse copy", step_sparse},
 	{"a limit of file sizes", step_limit},
 };
 
@@ -422,7 +427,8 @@ static void steps_run(void)
 		close(ends[1]);
 		waitpid(pid, &status, 0);
 		if (read(ends[0], counts, sizeof(counts)) != (ssize_t)sizeof(counts) || status)
-			printf("FAILED: %s: %s ended with status 0x%x\n", kind, steps[i].name, (unsigned)status);
+			printf("FAILED: %s: %s ended with status 0x%x\n", kind, steps[i].name,
+			       (unsigned)status);
 		close(ends[0]);
 		passed += counts[0];
 		failed += counts[1];
@@ -444,7 +450,8 @@ static bool text_write(const char *file, const char *text)
 	return good;
 }
 
-/* Mounts of a namespace go with its last process. Without root: in a namespace of users too, where tmpfs is allowed. */
+/* Mounts of a namespace go with its last process. Without root: in a namespace of users too, where
+ * tmpfs is allowed. */
 static bool namespace_enter(void)
 {
 	char map[40];
@@ -481,10 +488,12 @@ static void ext4_run(void)
 	int rc;
 
 	kind = "ext4";
-	snprintf(command, sizeof(command),
-		 "PATH=$PATH:/sbin:/usr/sbin; truncate -s 12M '%s.img' && mkfs.ext4 -q -m 0 -O ^has_journal '%s.img' && "
-		 "mount -o loop '%s.img' '%s'",
-		 top, top, top, top);
+	snprintf(
+		command, sizeof(command),
+		"PATH=$PATH:/sbin:/usr/sbin; truncate -s 12M '%s.img' && "
+		 "mkfs.ext4 -q -m 0 -O ^has_journal '%s.img' && "
+		"mount -o loop '%s.img' '%s'",
+		top, top, top, top);
 	rc = system(command);
 	if (rc) {
 		printf("SKIPPED: no ext4 can be mounted from a loop device here\n");

@@ -2,19 +2,22 @@
  *
  * mutate.c: damaged heap files, shown to every call of the library.
  *
- * What: small heaps in every state that a death leaves, damaged field by field, record by record, byte by byte or cut short;
- * then opened, walked, used and closed. Whatever the bytes are, the answer is an error or a heap, in bounded time.
- * Why children: a crash is caught and named by iteration; the next child goes on behind it. Each iteration draws from its
- * own number, so one alone can be replayed.
+ * What: small heaps in every state that a death leaves, damaged field by field, record by record, byte
+ * by byte or cut short; then opened, walked, used and closed. Whatever the bytes are, the answer is an
+ * error or a heap, in bounded time.
+ * Why children: a crash is caught and named by iteration; the next child goes on behind it. Each
+ * iteration draws from its own number, so one alone can be replayed.
  *
  * Invariants
- *   Z1  Opening, asking and walking never end the process. Transactions on a damaged heap may, by the library's own
+ *   Z1  Opening, asking and walking never end the process. Transactions on a damaged heap may, by the
+ *       library's own
  *       "broken invariant" message only.
  *   Z2  No descriptor and no mapping is left; the superblock is never written.
- *   Z3  Damage of coordination words alone loses nothing: the open refuses, or the heap is what recovery makes of the
+ *   Z3  Damage of coordination words alone loses nothing: the open refuses, or the heap is what
+ *       recovery makes of the
  *       undamaged file.
  *
- * Usage: mutate [iterations [seed [first]]]
+ * Usage: mutate [iterations [seed [first]]]; with HOSTILE_VERBOSE set it says why each file was refused.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -30,6 +33,7 @@
 #include "error.h"
 #include "fake.h"
 #include "fields.h"
+#include "heap.h"
 
 #define IMAGES 8
 #define BATCH 250
@@ -98,13 +102,20 @@ static void image_store(const struct image *im)
 static void images_make(void)
 {
 	for (int i = 0; i < IMAGES; i++) {
-		enum drive_state state = i < DRIVE_STATES ? (enum drive_state)i : i == DRIVE_STATES ? DRIVE_COMMITTED : DRIVE_UNDO_LONG;
+		enum drive_state state = i < DRIVE_STATES    ? (enum drive_state)i
+					 : i == DRIVE_STATES ? DRIVE_COMMITTED
+							     : DRIVE_UNDO_LONG;
 		const char *what;
 		pheap *h;
 
 		/* The last two have no room to grow, or much of it. */
-		drive_make(path, state, i < DRIVE_STATES ? 400 << 10 : i == DRIVE_STATES ? 330 << 10 : 1 << 20,
-			   i < DRIVE_STATES ? 640 << 10 : i == DRIVE_STATES ? 330 << 10 : 64 << 20);
+		drive_make(path, state,
+			   i < DRIVE_STATES    ? 500 << 10
+			   : i == DRIVE_STATES ? 430 << 10
+					       : 1 << 20,
+			   i < DRIVE_STATES    ? 700 << 10
+			   : i == DRIVE_STATES ? 430 << 10
+					       : 64 << 20);
 		image_load(&images[i], state);
 		fields_find(&fields[i], &images[i]);
 		fake_reset();
@@ -114,7 +125,8 @@ static void images_make(void)
 		}
 		sums[i] = drive_walk(h, &what);
 		if (what || pheap_close(h)) {
-			fprintf(stderr, "an undamaged heap can not be read: %s\n", what ? what : pheap_error_detail(NULL));
+			fprintf(stderr, "an undamaged heap can not be read: %s\n",
+				what ? what : pheap_error_detail(NULL));
 			exit(2);
 		}
 	}
@@ -127,6 +139,17 @@ static void fault(const char *what)
 	fprintf(stderr, "iteration %llu: %s\n", (unsigned long long)progress->iteration, what);
 	progress->failed++;
 	_exit(98);
+}
+
+/* Does a lane hold what nobody will ever give back? */
+static bool notes_left(const pheap *h)
+{
+	uint32_t any = 0;
+
+	for (uint32_t i = 0; i < h->super.lane_count; i++)
+		for (unsigned k = 0; k < PHD_NOTE_COUNT; k++)
+			any |= h->lanes[i].notes[k] | h->lanes[i].note_overflow | h->lanes[i].wait_stripe;
+	return any != 0;
 }
 
 static void attack(struct rng *r, uint64_t sum, bool sums_hold)
@@ -153,6 +176,8 @@ static void attack(struct rng *r, uint64_t sum, bool sums_hold)
 			fault(what);
 		if (sums_hold && got != sum)
 			fault("damaged coordination words changed what the heap holds");
+		if (sums_hold && !fake.passive && notes_left(h))
+			fault("notes of lanes are left from before");
 		progress->phase = PHASE_TX;
 		if (flags[choice] != PHEAP_RDONLY || rng_below(r, 2))
 			drive_transact(h, r);
@@ -165,7 +190,8 @@ static void attack(struct rng *r, uint64_t sum, bool sums_hold)
 	} else {
 		progress->refused++;
 		if (getenv("HOSTILE_VERBOSE"))
-			printf("%llu: %s\n", (unsigned long long)progress->iteration, pheap_error_detail(NULL));
+			printf("%llu: %s\n", (unsigned long long)progress->iteration,
+			       pheap_error_detail(NULL));
 		if (!*pheap_error_detail(NULL))
 			fault("refused without a sentence");
 	}
@@ -297,8 +323,9 @@ static int batch_run(uint64_t seed, uint64_t first, uint64_t end, uint64_t cut_f
 
 static void report(uint64_t seed, int status, const char *text)
 {
-	printf("FAILED: iteration %llu of seed %llu (%s): %s %d\n%.3000s\n", (unsigned long long)progress->iteration,
-	       (unsigned long long)seed, phase_names[progress->phase], WIFSIGNALED(status) ? "signal" : "exit",
+	printf("FAILED: iteration %llu of seed %llu (%s): %s %d\n%.3000s\n",
+	       (unsigned long long)progress->iteration, (unsigned long long)seed,
+	       phase_names[progress->phase], WIFSIGNALED(status) ? "signal" : "exit",
 	       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), text);
 }
 
@@ -320,8 +347,8 @@ int main(int argc, char **argv)
 	images_make();
 	cut_first = argc > 3 ? next + count : count;
 	all = argc > 3 ? next + count : count + cuts_count();
-	printf("seed %llu, %llu iterations from %llu on\n", (unsigned long long)seed, (unsigned long long)(all - next),
-	       (unsigned long long)next);
+	printf("seed %llu, %llu iterations from %llu on\n", (unsigned long long)seed,
+	       (unsigned long long)(all - next), (unsigned long long)next);
 	while (next < all && failed < FAILURES_MAX) {
 		uint64_t end = next + BATCH < all ? next + BATCH : all;
 		int status = batch_run(seed, next, end, cut_first, false);
@@ -342,8 +369,9 @@ int main(int argc, char **argv)
 		failed++;
 		report(seed, status, text);
 	}
-	printf("%llu opened, %llu refused, %llu ended by the library's own check\n", (unsigned long long)progress->opened,
-	       (unsigned long long)progress->refused, (unsigned long long)aborts);
+	printf("%llu opened, %llu refused, %llu ended by the library's own check\n",
+	       (unsigned long long)progress->opened, (unsigned long long)progress->refused,
+	       (unsigned long long)aborts);
 	printf("%llu passed, %llu failed\n", (unsigned long long)(ran - failed), (unsigned long long)failed);
 	return failed != 0;
 }

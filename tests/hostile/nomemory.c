@@ -2,11 +2,12 @@
  *
  * nomemory.c: each allocation of the process's memory fails once, in every call.
  *
- * What: a scenario runs with its first, second, ... allocation failing until it runs through. Linked with wrapped
- * malloc, calloc, realloc and free, so only what the library asks for counts.
+ * What: a scenario runs with its first, second, ... allocation failing until it runs through. Linked
+ * with wrapped malloc, calloc, realloc and free, so only what the library asks for counts.
  *
  * Invariants
- *   M1  A call that could not get memory says -ENOMEM (or did without); the heap is then as it was before the transaction.
+ *   M1  A call that could not get memory says -ENOMEM (or did without); the heap is then as it was
+ *       before the transaction.
  *   M2  The same handle works right afterwards, and so does the file when it is opened again.
  *   M3  Nothing is left behind: what was allocated after a warm-up has been freed when the heap is closed.
  */
@@ -33,9 +34,9 @@ void *__wrap_realloc(void *p, size_t n);
 void __wrap_free(void *p);
 
 static bool armed;
-static long until;	/* allocations until one fails */
-static bool hit;	/* it has */
-static long balance;	/* blocks allocated and not freed */
+static long until;   /* allocations until one fails */
+static bool hit;     /* it has */
+static long balance; /* blocks allocated and not freed */
 static int passed, failed;
 
 static bool fails(void)
@@ -102,7 +103,8 @@ static int tx_alloc(pheap_tx *tx, pheap *h)
 	for (size_t i = 1; i < 30; i++)
 		if (!pheap_zalloc(tx, i * 40, (uint32_t)i % 3))
 			return pheap_error(tx);
-	if (!pheap_alloc(tx, 30000, 1) || !pheap_alloc_aligned(tx, 8192, 100, 1) || !pheap_dup(tx, "text", 5, 2))
+	if (!pheap_alloc(tx, 30000, 1) || !pheap_alloc_aligned(tx, 8192, 100, 1) ||
+	    !pheap_dup(tx, "text", 5, 2))
 		return pheap_error(tx);
 	return 0;
 }
@@ -110,7 +112,7 @@ static int tx_alloc(pheap_tx *tx, pheap *h)
 static int tx_free(pheap_tx *tx, pheap *h)
 {
 	for (int i = 0; i < 30; i++)
-		(void)pheap_free(tx, nth(h, UINT32_MAX, 3));
+		(void)pheap_free(tx, nth(h, UINT32_MAX, 3 + i * 7 % 60));
 	return pheap_error(tx);
 }
 
@@ -259,7 +261,7 @@ static void image_read(enum drive_state state)
 	struct stat st;
 	int fd;
 
-	drive_make(path, state, 400 << 10, 2 << 20);
+	drive_make(path, state, 500 << 10, 2 << 20);
 	fd = open(path, O_RDONLY);
 	if (fd < 0 || fstat(fd, &st))
 		exit(2);
@@ -301,6 +303,32 @@ static int tx_run(pheap *h, uint32_t flags, int (*fn)(pheap_tx *tx, pheap *h))
 	return pheap_end(tx, rc);
 }
 
+static bool frees_right(pheap *h)
+{
+	struct pheap_stats before, after;
+
+	return pheap_stats(h, &before, sizeof(before)) == 0 && tx_run(h, 0, tx_free) == 0 &&
+	       pheap_stats(h, &after, sizeof(after)) == 0 && after.block_count == before.block_count - 30;
+}
+
+/* The blocks of tx_alloc, the other way round. */
+static bool allocs_right(pheap *h)
+{
+	void *p[30];
+	bool good = true;
+	pheap_tx *tx;
+
+	if (pheap_begin(h, 0, &tx))
+		return false;
+	for (size_t i = 29; i > 0; i--)
+		p[i] = pheap_zalloc(tx, i * 40, (uint32_t)i % 3);
+	if (pheap_commit(tx))
+		return false;
+	for (size_t i = 1; i < 30; i++)
+		good &= pheap_usable_size(h, p[i]) >= i * 40 && pheap_type_of(h, p[i]) == i % 3;
+	return good;
+}
+
 /* False: the scenario ran through, with nothing left to fail. */
 static bool scenario_try(size_t s, long n)
 {
@@ -323,13 +351,17 @@ static bool scenario_try(size_t s, long n)
 	expect(!what, name, n, "the heap can not be walked");
 	expect(rc == 0 || (rc == -ENOMEM && hit), name, n, pheap_error_detail(h));
 	expect(rc == 0 || before == after, name, n, "a transaction that failed has changed the heap");
+	/* What the failure left in private tables would show in a transaction over other blocks. */
+	expect(allocs_right(h), name, n, "allocating 29 blocks afterwards goes wrong");
+	expect(frees_right(h), name, n, "freeing 30 blocks afterwards goes wrong");
 	rc = tx_run(h, scenarios[s].flags, scenarios[s].fn);
 	expect(rc == 0, name, n, "the next transaction fails");
 	after = drive_walk(h, &what);
 	expect(pheap_close(h) == 0, name, n, "close");
 	h = must_open(name, n);
 	if (h) {
-		expect(drive_walk(h, &what) == after && !what, name, n, "the closed heap holds something else");
+		expect(drive_walk(h, &what) == after && !what, name, n,
+		       "the closed heap holds something else");
 		expect(pheap_close(h) == 0, name, n, "close");
 	}
 	return hit;
@@ -374,7 +406,8 @@ static void open_run(enum drive_state state)
 		armed = false;
 		expect(rc == 0 || (rc == -ENOMEM && hit), "open", n, "an error that is not -ENOMEM");
 		expect(rc == 0 || *pheap_error_detail(NULL), "open", n, "no sentence");
-		expect(h || (fake.fds == 0 && fake.maps == 0), "open", n, "a descriptor or a mapping is left");
+		expect(h || (fake.fds == 0 && fake.maps == 0), "open", n,
+		       "a descriptor or a mapping is left");
 		if (h)
 			expect(pheap_close(h) == 0, "open", n, "close");
 		h = must_open("open", n);

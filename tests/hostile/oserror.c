@@ -4,8 +4,10 @@
  *
  * Invariants
  *   E1  The failure is reported or does no harm; no descriptor and no mapping is left.
- *   E2  The file is whole: it opens afterwards and holds what it held, or all of the transaction that reported success. Only a
- *       sync that failed may make it refuse, and creation may leave no file at all; never half of one, or another name.
+ *   E2  The file is whole: it opens afterwards and holds what it held, or all of the transaction that
+ *       reported success. Only a
+ *       sync that failed may make it refuse, and creation may leave no file at all; never half of one,
+ *       or another name.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -46,8 +48,8 @@ static void expect(bool good, size_t s, long n, int code, const char *what)
 	passed += good;
 	failed += !good;
 	if (!good)
-		printf("FAILED: %s, %s call %ld gives %d: %s (%s)\n", scenarios[s].name, fake_names[fake.fail_fn], n, code, what,
-		       pheap_error_detail(NULL));
+		printf("FAILED: %s, %s call %ld gives %d: %s (%s)\n", scenarios[s].name,
+		       fake_names[fake.fail_fn], n, code, what, pheap_error_detail(NULL));
 }
 
 static void image_read(enum drive_state state)
@@ -55,7 +57,7 @@ static void image_read(enum drive_state state)
 	struct stat st;
 	int fd;
 
-	drive_make(path, state, 400 << 10, 8 << 20);
+	drive_make(path, state, 500 << 10, 8 << 20);
 	fd = open(path, O_RDONLY);
 	if (fd < 0 || fstat(fd, &st))
 		exit(2);
@@ -139,7 +141,8 @@ static void aftermath(size_t s, long n, int code, uint64_t sum, bool created, bo
 	if (rc)
 		return;
 	got = drive_walk(h, &what);
-	expect(!what && (grown || scenarios[s].create || got == sum), s, n, code, "the heap holds something else");
+	expect(!what && (grown || scenarios[s].create || got == sum), s, n, code,
+	       "the heap holds something else");
 	expect(pheap_close(h) == 0, s, n, code, "close");
 	expect(fake.fds == 0 && fake.maps == 0, s, n, code, "a descriptor or a mapping is left");
 }
