@@ -95,35 +95,43 @@ int ph_recovery_all(struct pheap *h)
 	return 0;
 }
 
+/* The lanes of one owner: those in the middle of an internal transaction only, or all. */
+static int lanes_recover(struct pheap *h, uint64_t owner, bool internal_only)
+{
+	for (uint32_t i = 0; i < h->super.lane_count; i++) {
+		uint64_t state = __atomic_load_n(&h->lanes[i].state, __ATOMIC_ACQUIRE);
+		int rc;
+
+		if (__atomic_load_n(&h->lanes[i].owner, __ATOMIC_ACQUIRE) != owner ||
+		    (internal_only && PHD_STATE_MODE(state) != PHD_MODE_INTERNAL))
+			continue;
+		rc = lane_recover(h, i);
+		if (rc == PHEAP_ECORRUPT)
+			heap_poison(h, rc);
+		if (rc)
+			return rc;
+		lane_release(&h->lanes[i]);
+	}
+	return 0;
+}
+
 int ph_recovery_member(struct pheap *h, uint32_t slot)
 {
 	uint64_t start_ns = ph_os->clock_ns();
 	uint64_t attachment = __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE);
+	uint64_t owner = attachment << 16 | (slot + 1);
+	int rc;
 
 	if (!attachment)
 		return 0;
 	/* ORDER(internal-first): internal transactions before the others. A run that one of them makes lies in
 	 * chunks that are owned by the user's lane: were that idle first, they would be free before the run is
 	 * there. Crash between: done again from the start, in the same order. */
-	for (uint32_t k = 0; k < 2 * h->super.lane_count; k++) {
-		uint32_t i = k % h->super.lane_count;
-		uint64_t owner = __atomic_load_n(&h->lanes[i].owner, __ATOMIC_ACQUIRE);
-
-		if (owner != (attachment << 16 | (slot + 1)))
-			continue;
-		if (k < h->super.lane_count &&
-		    PHD_STATE_MODE(__atomic_load_n(&h->lanes[i].state, __ATOMIC_ACQUIRE)) !=
-			    PHD_MODE_INTERNAL)
-			continue;
-		int rc = lane_recover(h, i);
-
-		if (rc) {
-			if (rc == PHEAP_ECORRUPT)
-				heap_poison(h, rc);
-			return rc;
-		}
-		lane_release(&h->lanes[i]);
-	}
+	rc = lanes_recover(h, owner, true);
+	if (rc == 0)
+		rc = lanes_recover(h, owner, false);
+	if (rc)
+		return rc;
 	/* The slot last: until here a second recoverer would find everything that is left to do. */
 	__atomic_store_n(&h->members[slot].attachment, 0, __ATOMIC_RELEASE);
 	h->recovery_ns += ph_os->clock_ns() - start_ns;

@@ -488,12 +488,11 @@ static void ext4_run(void)
 	int rc;
 
 	kind = "ext4";
-	snprintf(
-		command, sizeof(command),
-		"PATH=$PATH:/sbin:/usr/sbin; truncate -s 12M '%s.img' && "
+	snprintf(command, sizeof(command),
+		 "PATH=$PATH:/sbin:/usr/sbin; truncate -s 12M '%s.img' && "
 		 "mkfs.ext4 -q -m 0 -O ^has_journal '%s.img' && "
-		"mount -o loop '%s.img' '%s'",
-		top, top, top, top);
+		 "mount -o loop '%s.img' '%s'",
+		 top, top, top, top);
 	rc = system(command);
 	if (rc) {
 		printf("SKIPPED: no ext4 can be mounted from a loop device here\n");

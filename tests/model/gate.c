@@ -570,10 +570,16 @@ int main(int argc, char **argv)
 	run(&t, "gate, the rule, 2 exclusive", "XX", RULE, more);
 	run(&t, "gate, the rule, concurrent and exclusive", "CX", RULE, more);
 	run(&t, "gate, the rule, reading and exclusive", "RX", RULE, more);
-	run(&t, "gate, the rule, 3 exclusive, 2 deaths", "XXX", RULE, deaths);
+	run(&t, "gate, the rule, 3 exclusive, 2 deaths",
+	    "X"
+	    "XX",
+	    RULE, deaths);
 	run(&t, "gate, the rule, concurrent and 2 exclusive, 2 deaths", "CXX", RULE, deaths);
 	run(&t, "gate, the rule, all three modes, 2 deaths", "CXR", RULE, deaths);
-	run(&t, "gate, the rule, 3 exclusive, 2 transactions each", "XXX", RULE, again);
+	run(&t, "gate, the rule, 3 exclusive, 2 transactions each",
+	    "X"
+	    "XX",
+	    RULE, again);
 	run(&t, "gate, the rule, concurrent and 2 exclusive, 2 transactions each", "CXX", RULE, again);
 	return tally_end(&t);
 }
