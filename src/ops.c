@@ -239,9 +239,14 @@ static int descs_test(pheap_tx *tx)
 	for (uint32_t i = 0; i < tx->ops.desc_count; i++) {
 		const struct ph_desc_op *d = &tx->ops.descs[i];
 
-		if (d->first && ph_desc_raw(h, d->chunk) != d->old_desc)
+		if (!d->first || ph_desc_raw(h, d->chunk) == d->old_desc)
+			continue;
+		if (d->old_desc == 0) /* N1 forbids it: the chunk was free and is ours */
 			return ph_error(
-				h, -EINVAL,
+				h, PHEAP_ECORRUPT,
+				"chunk %llu was taken under this transaction's claim; run pheap-fsck on the file",
+				(unsigned long long)d->chunk);
+		return ph_error(h, -EINVAL,
 				"double free: another transaction freed the block at chunk %llu meanwhile",
 				(unsigned long long)d->chunk);
 	}
