@@ -217,14 +217,13 @@ struct pheap_options {
 	/* Creation: bytes it may grow to and that every process maps, for ever; 65536 to 2^46.
 	 * 0: 4 GiB, or 16 times an initial_size above 256 MiB. */
 	uint64_t max_size;
-	/* Creation: bytes kept aside for long logs, so that freeing works on a full heap. 0: 1/64 of
-	 * initial_size, 4 KiB to 1 MiB. */
+	/* Creation: bytes kept aside for long logs, beside the 1/42 of the heap that never holds blocks and is
+	 * enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to 1 MiB. */
 	uint64_t journal_size;
 	/* Creation: noted in the file, without effect in this version. */
 	uint32_t epoch_ms;
 	/* Milliseconds until a wait for somebody who lives is -ETIMEDOUT, for all threads of this
-	 * process; as its first open of the file said. 0: 10000, but then pheap_open itself waits
-	 * without limit for a process that is opening or closing the heap. */
+	 * process and for pheap_open itself; as its first open of the file said. 0: 10000. */
 	uint32_t lock_timeout_ms;
 	/* Name of the program's format, at most 63 bytes; stored at creation. Another one than the
 	 * stored one, and neither of them empty: PHEAP_ELAYOUT. */
@@ -597,7 +596,8 @@ PHEAP_MUST void *pheap_realloc(pheap_tx *tx, const void *p, size_t n);
  * savepoint: not). From the commit on anybody may reuse it, also while others still look at it. NULL is
  * fine.
  * Returns 0, or -EINVAL (dooms: not the start of an allocated block, freed already), PHEAP_EFOREIGN, [tx],
- * [space] (on a full heap only if the journal is used up as well).
+ * [space] (never for want of room on a full heap, unless other long transactions use up what is kept for
+ * logs; a heap below 42 chunks has its journal only).
  */
 PHEAP_API int pheap_free(pheap_tx *tx, const void *p);
 

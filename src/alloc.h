@@ -92,6 +92,7 @@ void ph_alloc_close(struct pheap *h);
 
 /* chunk.c: rows of free chunks, claimed for `word` by their owner words. 0, -ENOSPC, others. */
 int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk);
+int ph_chunk_claim_log(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
 int ph_chunk_claim_journal(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
 bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
 void ph_chunk_unclaim(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
@@ -142,6 +143,13 @@ static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t 
 }
 
 /* What the file says is judged, not trusted: a damaged descriptor reads as PH_DESC_DAMAGED. */
+/* One chunk in so many is for logs only, the last ones that there are: freeing every block of a full heap in one
+ * transaction takes 24 bytes of log for 64 blocks, at most 96 bytes for a chunk. A policy, not a rule of the format. */
+#define PH_LOG_SHARE 42u
+static inline uint64_t ph_chunk_block_end(uint64_t chunk_count)
+{
+	return chunk_count - chunk_count / PH_LOG_SHARE;
+}
 static inline uint64_t ph_directory_change(const struct pheap *h)
 {
 	return __atomic_load_n(&h->coord->directory_change_count, __ATOMIC_ACQUIRE);

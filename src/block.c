@@ -300,7 +300,7 @@ static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int 
 	if (want == had)
 		return true;
 	if (want > had) {
-		if (b->head + want > ph_chunk_count(tx->h) ||
+		if (b->head + want > ph_chunk_block_end(ph_chunk_count(tx->h)) ||
 		    !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
 			return false;
 		*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));

@@ -102,10 +102,11 @@ static bool row_inside(const struct pheap *h, uint64_t chunk)
 	return PHD_DESC_KIND(desc) != PHD_DESC_CONT && head + step_over(desc) > chunk;
 }
 
-int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
+static int row_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t end,
+		     uint64_t *ret_chunk)
 {
 	struct ph_alloc *a = h->alloc;
-	uint64_t end = ph_chunk_count(h), change = ph_directory_change(h);
+	uint64_t change = ph_directory_change(h);
 	uint64_t base = ph_chunk_off(h, 0) >> PHD_CHUNK_SHIFT, at, first = UINT64_MAX;
 	unsigned class = hole_class(count);
 
@@ -161,6 +162,16 @@ int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t alig
 	}
 	pthread_mutex_unlock(&a->lock);
 	return -ENOSPC;
+}
+
+int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
+{
+	return row_claim(h, word, count, align, ph_chunk_block_end(ph_chunk_count(h)), ret_chunk);
+}
+
+int ph_chunk_claim_log(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk)
+{
+	return row_claim(h, word, count, 1, ph_chunk_count(h), ret_chunk);
 }
 
 int ph_chunk_claim_journal(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk)
@@ -242,11 +253,14 @@ static uint64_t tail_length(const struct pheap *h, uint64_t end, uint64_t count)
 static int tail_grow(struct pheap_tx *tx, uint64_t count, uint64_t align, uint64_t seen)
 {
 	struct pheap *h = tx->h;
-	uint64_t room = h->super.chunk_max - seen, want = count + align - 1;
-	uint64_t tail = tail_length(h, seen, want), need = want > tail ? want - tail : 1;
+	uint64_t room = h->super.chunk_max - seen, want = count + align - 1, end = ph_chunk_block_end(seen);
+	uint64_t tail = tail_length(h, end, want), need = want > tail ? want - tail : 1;
 
+	need += need / (PH_LOG_SHARE - 1) + 1; /* logs get their share of what is new */
 	if (need > room)
-		need = tail + room >= count && room ? room : count;
+		need = room && tail + ph_chunk_block_end(h->super.chunk_max) - end >= count ? room
+		       : count > room							    ? count
+				      : room + 1; /* too much: for the sentence that says so */
 	return heap_grow(tx, need, seen);
 }
 

@@ -51,7 +51,7 @@ static int log_claim(struct pheap_tx *tx, uint64_t want, uint64_t need, uint64_t
 	for (uint64_t count = want;; count = count / 2 > need ? count / 2 : need) {
 		*ret_count = count;
 		if (ph_chunk_claim_journal(h, tx->word, count, ret_chunk) == 0 ||
-		    ph_chunk_claim(h, tx->word, count, 1, ret_chunk) == 0)
+		    ph_chunk_claim_log(h, tx->word, count, ret_chunk) == 0)
 			return 0;
 		if (count == need)
 			break;

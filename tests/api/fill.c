@@ -127,27 +127,31 @@ Test(fill, changes_on_a_full_heap)
 	heap_drop(h);
 }
 
+/* However full, with blocks of whatever size: one transaction can free all of them, or abort having done so. */
 Test(fill, whole_heap_freed_at_once)
 {
+	static const size_t sizes[] = {16, 24, 64, 1000, 5000, 16385};
 	struct pheap_options opt = test_options();
 
 	opt.max_size = 16 * MIB;
-	opt.journal_size = MIB; /* room for the frees of everything, set aside */
 	pheap *h = heap_make_with(&opt);
-	size_t first = fill_with(h, 64, 1000, 1);
-	cr_assert_gt(first, 100000);
-	for (int keep = 0; keep < 2; keep++) {
-		pheap_tx *tx = begin(h, 0);
-		for (const void *p = NULL; (p = pheap_next(h, 1, p));)
-			OK(pheap_free(tx, p));
-		if (keep)
-			commit(tx);
-		else
-			pheap_abort(tx);
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		size_t first = fill_with(h, sizes[i], sizes[i] < 100 ? 1000 : 1, 1);
+		cr_assert_gt(first * sizes[i], 10 * MIB, "%zu blocks of %zu bytes", first, sizes[i]);
+		for (int keep = 0; keep < 2; keep++) {
+			pheap_tx *tx = begin(h, 0);
+			for (const void *p = NULL; (p = pheap_next(h, 1, p));)
+				OK(pheap_free(tx, p));
+			if (keep)
+				commit(tx);
+			else
+				pheap_abort(tx);
+		}
+		cr_assert_null(pheap_next(h, 1, NULL));
+		size_t big = fill_with(h, MIB, 1, 1);
+		cr_assert_geq(big, 10, "%zu", big);
+		free_all(h, 1);
 	}
-	cr_assert_null(pheap_next(h, 1, NULL));
-	size_t big = fill_with(h, MIB, 1, 1);
-	cr_assert_geq(big, 10, "%zu", big);
 	heap_drop(h);
 }
 
