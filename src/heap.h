@@ -62,8 +62,11 @@ struct pheap {
 	uint64_t recovered_back, recovered_forward, recovery_ns, open_ns;
 	bool was_clean;
 
-	pthread_mutex_t lock;	       /* guards txs, lanes_free */
-	struct cds_list_head txs;      /* struct pheap_tx of all threads */
+	pthread_mutex_t lock;	  /* guards txs, lanes_free */
+	struct cds_list_head txs; /* struct pheap_tx of all threads */
+	pthread_mutex_t
+		helper_lock; /* one internal transaction at a time in a process: they are rare and short */
+	struct pheap_tx *helper;       /* for it; NULL until the first */
 	pthread_mutex_t recovery_lock; /* R2: one recoverer per process */
 	struct ph_alloc *alloc;	       /* alloc.c: partial runs, cursors */
 	struct ph_reserve *reserve;    /* reserve.c */

@@ -72,6 +72,7 @@ static pheap *handle_get(void)
 	h->fd = -1;
 	h->ref_count = 1;
 	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_init(&h->helper_lock, NULL);
 	pthread_mutex_init(&h->recovery_lock, NULL);
 	CDS_INIT_LIST_HEAD(&h->txs);
 	return h;
@@ -156,6 +157,7 @@ static void fork_child(void)
 		h->forked = true;
 		/* Another thread of the parent may have held them. */
 		pthread_mutex_init(&h->lock, NULL);
+		pthread_mutex_init(&h->helper_lock, NULL);
 		pthread_mutex_init(&h->recovery_lock, NULL);
 		ph_thread_heap_forked(h);
 	}

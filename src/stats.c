@@ -72,7 +72,7 @@ static uint64_t tx_private_size(const pheap_tx *tx)
 		tx->savepoint_room * sizeof(*tx->savepoints) + tx->callback_room * sizeof(*tx->callbacks) +
 		(tx->stripe_room + tx->shared_room) * sizeof(uint32_t);
 
-	return tx->helper ? n + tx_private_size(tx->helper) : n;
+	return n;
 }
 
 static uint64_t private_size(pheap *h)
@@ -81,6 +81,9 @@ static uint64_t private_size(pheap *h)
 		     h->alloc->bin_map.room * sizeof(struct ph_map_slot);
 	pheap_tx *tx;
 
+	pthread_mutex_lock(&h->helper_lock);
+	n += h->helper ? tx_private_size(h->helper) : 0;
+	pthread_mutex_unlock(&h->helper_lock);
 	pthread_mutex_lock(&h->lock);
 	cds_list_for_each_entry(tx, &h->txs, heap_node)
 		n += tx_private_size(tx);

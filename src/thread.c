@@ -125,17 +125,13 @@ static int lane_claim(pheap_tx *tx)
 		return rc;
 	return ph_error(
 		h, -EUSERS,
-		"all %u lanes of the heap are in use (a thread takes one, and a second one to make room); create it "
+		"all %u lanes of the heap are in use (one for each thread, and one for each process); create it "
 		"with a larger lane_count",
 		h->super.lane_count);
 }
 
 static void tx_close(pheap_tx *tx)
 {
-	if (tx->helper) {
-		lane_release(tx->helper);
-		tx_retire(tx->helper);
-	}
 	lane_release(tx);
 	pthread_mutex_lock(&tx->h->lock);
 	cds_list_del(&tx->heap_node);
@@ -264,17 +260,25 @@ pheap_tx *ph_thread_tx(pheap *h, int *ret_rc)
 	return tx;
 }
 
-pheap_tx *ph_thread_helper(pheap_tx *tx, int *ret_rc)
+pheap_tx *ph_thread_helper_take(pheap *h, int *ret_rc)
 {
 	*ret_rc = 0;
-	if (!tx->helper) {
-		tx->helper = tx_make(tx->h, ret_rc);
-		if (tx->helper) {
-			tx->helper->internal = true;
-			tx->helper->mode = PHD_MODE_INTERNAL;
+	pthread_mutex_lock(&h->helper_lock);
+	if (!h->helper) {
+		h->helper = tx_make(h, ret_rc);
+		if (!h->helper) {
+			pthread_mutex_unlock(&h->helper_lock);
+			return NULL;
 		}
+		h->helper->internal = true;
+		h->helper->mode = PHD_MODE_INTERNAL;
 	}
-	return tx->helper;
+	return h->helper;
+}
+
+void ph_thread_helper_give(pheap *h)
+{
+	pthread_mutex_unlock(&h->helper_lock);
 }
 
 void ph_thread_heap_close(pheap *h)
@@ -285,18 +289,18 @@ void ph_thread_heap_close(pheap *h)
 	pthread_mutex_lock(&h->lock);
 	cds_list_for_each_entry_safe(tx, next, &h->txs, heap_node) {
 		cds_list_del(&tx->heap_node);
-		if (!h->forked) {
-			if (tx->helper)
-				lane_release(tx->helper);
+		if (!h->forked)
 			lane_release(tx);
-		}
-		if (tx->helper)
-			tx_retire(tx->helper);
-		tx->helper = NULL;
 		/* Its thread finds the wrong magic and retires the object itself: the list is that thread's
 		 * own. */
 		__atomic_store_n(&tx->magic, 0, __ATOMIC_RELEASE);
 		tx->writable_by = NULL;
+	}
+	if (h->helper) {
+		if (!h->forked)
+			lane_release(h->helper);
+		tx_retire(h->helper);
+		h->helper = NULL;
 	}
 	pthread_mutex_unlock(&h->lock);
 	pthread_mutex_unlock(&end_lock);

@@ -12,9 +12,11 @@
 
 #include "tx.h"
 
-pheap_tx *ph_thread_tx(pheap *h, int *ret_rc);	       /* this thread's, made when missing */
-pheap_tx *ph_thread_tx_find(const pheap *h);	       /* or NULL */
-pheap_tx *ph_thread_helper(pheap_tx *tx, int *ret_rc); /* for internal transactions */
+pheap_tx *ph_thread_tx(pheap *h, int *ret_rc); /* this thread's, made when missing */
+pheap_tx *ph_thread_tx_find(const pheap *h);   /* or NULL */
+/* The one object of this process for internal transactions, locked until it is given back. */
+pheap_tx *ph_thread_helper_take(pheap *h, int *ret_rc);
+void ph_thread_helper_give(pheap *h);
 void ph_thread_heap_close(pheap *h);
 
 /* fork: this module's locks are free in the child, and its copies of open transactions are dead. */

@@ -175,7 +175,7 @@ int ph_tx_commit_step(pheap_tx *tx)
 
 pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
 {
-	pheap_tx *helper = ph_thread_helper(tx, ret_rc);
+	pheap_tx *helper = ph_thread_helper_take(tx->h, ret_rc);
 
 	if (!helper)
 		return NULL;
@@ -187,22 +187,27 @@ pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
 	return helper;
 }
 
+static void internal_end(pheap_tx *helper)
+{
+	tables_clear(helper);
+	helper->open = false;
+	ph_thread_helper_give(helper->h);
+}
+
 int ph_tx_internal_commit(pheap_tx *helper)
 {
 	int rc = ph_tx_commit_step(helper);
 
 	if (rc)
 		ph_tx_undo_step(helper);
-	tables_clear(helper);
-	helper->open = false;
+	internal_end(helper);
 	return rc;
 }
 
 void ph_tx_internal_abort(pheap_tx *helper)
 {
 	ph_tx_undo_step(helper);
-	tables_clear(helper);
-	helper->open = false;
+	internal_end(helper);
 }
 
 /* --- begin

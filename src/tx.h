@@ -101,7 +101,6 @@ struct pheap_tx {
 	struct ph_root_pending *pending; /* root.c */
 	uint32_t pending_count, pending_room;
 
-	struct pheap_tx *helper; /* for internal transactions */
 	struct cds_list_head thread_node, heap_node;
 };
 
