@@ -450,12 +450,15 @@ static uint64_t next_start(const pheap *h, uint64_t off, uint64_t *ret_from)
 
 const void *pheap_next(const pheap *h, uint32_t type, const void *prev)
 {
-	const pheap_tx *tx = pheap_current(h);
-	uint64_t end, chunk = h->super.journal_count, from = 0;
+	const pheap_tx *tx;
+	uint64_t end, chunk, from = 0;
 
+	ph_heap_check(h, "pheap_next");
 	if (h->forked)
 		return NULL;
+	tx = pheap_current(h);
 	end = ph_chunk_count(h);
+	chunk = h->super.journal_count;
 	if (prev) {
 		uint64_t off = (uint64_t)((uintptr_t)prev - (uintptr_t)h->base);
 

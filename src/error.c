@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * error.c: see error.h. Each thread keeps the last sentence of its last open (or check), and of the few heaps
- * that failed last; a heap that is pushed out has no sentence, only its code.
+ * error.c: see error.h. Each thread keeps the last sentence of its last open (or check), and of the few heaps that failed
+ * last; a heap that is pushed out has no sentence, only its code.
  *
- * Why a fixed table in thread storage: recording a failure must work when memory is what failed.
+ * Why on the process's heap, made at the thread's first failure: static thread storage of this size would keep the library
+ * from being loaded by dlopen. Without memory for it a thread has codes and no sentences.
  *
  * Invariant
- *   E1  A sentence is found by the id of an open, never by an address: a new heap at an old handle's place
- *   has none.
+ *   E1  A sentence is found by the id of an open, never by an address: a new heap at an old handle's place has none.
  */
 #define _GNU_SOURCE
 #include "error.h"
 
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,29 +29,73 @@ struct sentence {
 	char text[SENTENCE_SIZE];
 };
 
-static __thread struct sentence sentences[SENTENCE_COUNT];
-static __thread unsigned sentence_next;
-static __thread char open_text[SENTENCE_SIZE];
+/* One thread's. */
+struct notes {
+	char open_text[SENTENCE_SIZE];
+	struct sentence sentences[SENTENCE_COUNT];
+	unsigned next;
+};
 
-static struct sentence *sentence_find(uint64_t heap_id)
+static __thread struct notes *thread_notes;
+static pthread_key_t notes_key;
+static pthread_once_t notes_once = PTHREAD_ONCE_INIT;
+static bool notes_key_made;
+
+static void notes_free(void *arg)
+{
+	free(arg);
+	thread_notes = NULL;
+}
+
+static void notes_init(void)
+{
+	notes_key_made = pthread_key_create(&notes_key, notes_free) == 0;
+}
+
+static struct notes *notes_get(void)
+{
+	if (thread_notes)
+		return thread_notes;
+	pthread_once(&notes_once, notes_init);
+	thread_notes = notes_key_made ? calloc(1, sizeof(*thread_notes)) : NULL;
+	if (thread_notes && pthread_setspecific(notes_key, thread_notes)) {
+		free(thread_notes);
+		thread_notes = NULL;
+	}
+	return thread_notes;
+}
+
+static struct sentence *sentence_find(struct notes *notes, uint64_t heap_id)
 {
 	for (unsigned i = 0; i < SENTENCE_COUNT; i++)
-		if (sentences[i].heap_id == heap_id)
-			return &sentences[i];
+		if (notes->sentences[i].heap_id == heap_id)
+			return &notes->sentences[i];
 	return NULL;
 }
 
+/* Where the sentence for h goes; NULL: nowhere. */
 static char *sentence_for(const pheap *h)
 {
+	struct notes *notes = notes_get();
 	struct sentence *s;
 
-	if (!h)
-		return open_text;
-	s = sentence_find(h->id);
+	if (!notes || !h)
+		return notes ? notes->open_text : NULL;
+	s = sentence_find(notes, h->id);
 	if (!s)
-		s = &sentences[sentence_next++ % SENTENCE_COUNT];
+		s = &notes->sentences[notes->next++ % SENTENCE_COUNT];
 	s->heap_id = h->id;
 	return s->text;
+}
+
+static void sentence_put(const pheap *h, const char *format, va_list args)
+{
+	char text[SENTENCE_SIZE], *to = sentence_for(h);
+
+	/* Not straight into place: an argument may be the sentence that stands there. */
+	vsnprintf(text, sizeof(text), format, args);
+	if (to)
+		memcpy(to, text, sizeof(text));
 }
 
 void ph_error_note(const pheap *h, const char *format, ...)
@@ -57,7 +103,7 @@ void ph_error_note(const pheap *h, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(sentence_for(h), SENTENCE_SIZE, format, args);
+	sentence_put(h, format, args);
 	va_end(args);
 }
 
@@ -66,9 +112,11 @@ void ph_error_note_both(const pheap *h, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(open_text, SENTENCE_SIZE, format, args);
+	sentence_put(h, format, args);
 	va_end(args);
-	ph_error_note(h, "%s", open_text);
+	va_start(args, format);
+	sentence_put(NULL, format, args);
+	va_end(args);
 }
 
 void ph_fatal(const char *format, ...)
@@ -87,11 +135,13 @@ void ph_fatal(const char *format, ...)
 
 const char *pheap_error_detail(const pheap *h)
 {
-	const struct sentence *s;
+	struct sentence *s;
 
+	if (!thread_notes)
+		return "";
 	if (!h)
-		return open_text;
-	s = sentence_find(h->id);
+		return thread_notes->open_text;
+	s = sentence_find(thread_notes, h->id);
 	return s ? s->text : "";
 }
 

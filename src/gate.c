@@ -55,7 +55,7 @@ static int lane_drain(pheap_tx *tx, uint32_t i, uint32_t mode, uint64_t start_ns
 	for (int spin = 0; spin < DRAIN_SPIN_COUNT; spin++) {
 		if (!lane_other(h, i, mode))
 			return 0;
-		__builtin_ia32_pause();
+		ph_pause();
 	}
 	for (;;) {
 		uint32_t seen = (uint32_t)__atomic_load_n(&h->coord->drain, __ATOMIC_ACQUIRE);

@@ -369,6 +369,9 @@ void ph_ops_forget(pheap_tx *tx, uint64_t position)
 		 * fill the heap. */
 		if (d.old_desc == 0 && PHD_DESC_KIND(d.new_desc) == PHD_DESC_EXTENT)
 			ph_chunk_unclaim(tx->h, tx->word, d.chunk, d.count);
+		else if (PHD_DESC_KIND(d.old_desc) == PHD_DESC_EXTENT && d.count > PHD_DESC_COUNT(d.old_desc))
+			ph_chunk_unclaim(tx->h, tx->word, d.chunk + PHD_DESC_COUNT(d.old_desc),
+					 d.count - PHD_DESC_COUNT(d.old_desc));
 	}
 	ph_map_clear(&ops->desc_map);
 	for (uint32_t i = 0; i < ops->desc_count; i++)

@@ -75,6 +75,16 @@ struct ph_os {
 	uint32_t (*thread)(void);
 };
 
+/* A moment of a spinning waiter. */
+static inline void ph_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 extern const struct ph_os ph_os_linux;
 extern const struct ph_os *ph_os; /* &ph_os_linux unless a test replaced it */
 

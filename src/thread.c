@@ -11,7 +11,9 @@
 #include "member.h"
 #include "reserve.h"
 
-__thread struct ph_thread ph_thread;
+#define END_ROUNDS 4 /* of callbacks that leave transactions open */
+
+__thread struct ph_thread ph_thread __attribute__((tls_model("initial-exec")));
 
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
@@ -138,16 +140,33 @@ static void tx_close(pheap_tx *tx)
 	pthread_mutex_unlock(&tx->h->lock);
 }
 
+/* Aborts what the ending thread has open, the last time without callbacks. False: nothing was. */
+static bool open_abort(struct ph_thread *t, bool quiet)
+{
+	pheap_tx *tx, *next;
+	bool any = false;
+
+	cds_list_for_each_entry_safe(tx, next, &t->txs, thread_node) {
+		if (tx->magic != PH_TX_MAGIC || tx->h->forked || !tx->open)
+			continue;
+		if (quiet)
+			tx->callback_count = 0;
+		ph_tx_abort_all(tx);
+		any = true;
+	}
+	return any;
+}
+
 /* D2. Runs when a thread ends. Lock order: end_lock, then the heap's lock, then pool_lock. */
 static void thread_end(void *arg)
 {
 	struct ph_thread *t = arg;
 	pheap_tx *tx, *next;
 
-	/* Not under the lock: callbacks run. No heap with an open transaction can be closed meanwhile. */
-	cds_list_for_each_entry(tx, &t->txs, thread_node)
-		if (tx->magic == PH_TX_MAGIC && !tx->h->forked && tx->open)
-			ph_tx_abort_all(tx);
+	/* Not under the lock: callbacks run, and may begin transactions of their own. No heap with an open one can be
+	 * closed meanwhile. */
+	for (int round = 0; round < END_ROUNDS && open_abort(t, round == END_ROUNDS - 1); round++)
+		;
 	pthread_mutex_lock(&end_lock);
 	cds_list_for_each_entry_safe(tx, next, &t->txs, thread_node) {
 		cds_list_del(&tx->thread_node);

@@ -55,7 +55,7 @@ struct ph_thread {
 	struct cds_list_head txs; /* of this thread, all heaps */
 	bool registered;
 };
-extern __thread struct ph_thread ph_thread __attribute__((visibility("hidden")));
+extern __thread struct ph_thread ph_thread __attribute__((visibility("hidden"), tls_model("initial-exec")));
 
 struct pheap_tx {
 	char *base;		       /* H1 */

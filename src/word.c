@@ -85,7 +85,7 @@ int ph_word_wait(struct pheap *h, uint64_t *word, uint64_t seen, uint64_t *nap_n
 		for (int i = 0; i < SPIN_COUNT; i++) {
 			if (__atomic_load_n(word, __ATOMIC_RELAXED) != seen || !ph_word_held(h, seen))
 				return 0;
-			__builtin_ia32_pause();
+			ph_pause();
 		}
 		*nap_ns = NAP_MIN_NS;
 	}
