@@ -300,3 +300,25 @@ Test(savepoint, thousands)
 	commit(tx);
 	heap_drop(h);
 }
+
+/* Space that a realloc took in place goes back with the rollback, not only at the end. */
+Test(savepoint, rollback_of_a_grown_block)
+{
+	struct pheap_options opt = test_options();
+
+	opt.max_size = 8 * MIB;
+	pheap *h = heap_make_with(&opt);
+	unsigned char *p = block_make(h, 100000, 1);
+	pheap_tx *tx = begin(h, 0);
+	pheap_savepoint_id sp;
+
+	OK(pheap_savepoint(tx, &sp));
+	for (int round = 0; round < 10; round++) {
+		cr_assert(pheap_realloc(tx, p, 5 * MIB), "%s", pheap_error_detail(h));
+		OK(pheap_rollback(tx, sp));
+		cr_assert_lt(pheap_usable_size(h, p), 110000);
+	}
+	cr_assert(pheap_alloc(tx, 5 * MIB, 1), "%s", pheap_error_detail(h));
+	commit(tx);
+	heap_drop(h);
+}

@@ -394,6 +394,72 @@ Test(tx, thread_exit_rolls_back)
 	heap_drop(h);
 }
 
+static void begin_again(void *arg, int committed)
+{
+	struct wrong_thread *call = arg;
+	pheap *h = pheap_of(call->p);
+	pheap_tx *tx;
+
+	if (committed || pheap_begin(h, 0, &tx) || pheap_store(tx, call->p, "late", 4) ||
+	    pheap_on_end(tx, begin_again, call))
+		abort();
+}
+
+static int leave_with_callback(void *arg)
+{
+	struct wrong_thread *call = arg;
+	pheap_tx *tx;
+
+	CHECK(pheap_begin(pheap_of(call->p), 0, &tx) == 0);
+	CHECK(pheap_on_end(tx, begin_again, call) == 0);
+	return 0;
+}
+
+/* Callbacks that leave transactions open, again and again: all are rolled back, and the thread ends. */
+Test(tx, thread_exit_with_callbacks_that_begin)
+{
+	pheap *h = heap_make();
+	unsigned char *p = block_make(h, 64, 1);
+	struct wrong_thread call = {NULL, p};
+
+	cr_assert_eq(thread_run(leave_with_callback, &call), 0);
+	pheap_tx *tx = begin(h, 0);
+	cr_assert(bytes_are(p, 64, 0));
+	commit(tx);
+	heap_drop(h);
+}
+
+static int after_close_tx(void *arg)
+{
+	struct pheap_options opt = test_options();
+	pheap_tx *tx;
+	pheap *h;
+
+	(void)arg;
+	CHECK(pheap_open(scratch("child"), PHEAP_CREATE, &opt, &h) == 0);
+	CHECK(pheap_begin(h, 0, &tx) == 0);
+	CHECK(pheap_commit(tx) == 0);
+	CHECK(pheap_close(h) == 0);
+	return pheap_commit(tx) ? 1 : 0;
+}
+
+static int null_handle(void *arg)
+{
+	(void)arg;
+	return pheap_next(NULL, 1, NULL) ? 1 : 0;
+}
+
+static int cancel_of_nothing(void *arg)
+{
+	struct pheap_options opt = test_options();
+	pheap *h;
+
+	(void)arg;
+	CHECK(pheap_open(scratch("child"), PHEAP_CREATE, &opt, &h) == 0);
+	pheap_cancel(h, (void *)(uintptr_t)pheap_at(h, 65536));
+	return 0;
+}
+
 static int after_close_begin(void *arg)
 {
 	struct pheap_options opt = test_options();
@@ -443,11 +509,12 @@ static int after_close_stats(void *arg)
 Test(tx, use_after_close_aborts)
 {
 	static int (*const calls[])(void *) = {after_close_begin, after_close_close, after_close_find,
-					       after_close_stats};
+					       after_close_stats, after_close_tx,    null_handle,
+					       cancel_of_nothing};
 	char text[1024];
 
 	(void)scratch("child");
-	for (size_t i = 0; i < 4; i++)
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		cr_assert(child_aborts(calls[i], NULL, text, sizeof text), "call %zu: \"%s\"", i, text);
 }
 
