@@ -7,8 +7,10 @@
  * alone, and an extent of any length is contiguous. The rejected form, directory pieces between groups of
  * data, ends extents at each group.
  *
- * Three kinds of bytes, never in one cache line: A  durable data and allocator metadata B  coordination:
- * valid while somebody is attached; never trusted from another boot J  journal and superblock
+ * Three kinds of bytes, never in one cache line:
+ *   A  durable data and allocator metadata
+ *   B  coordination: valid while somebody is attached; never trusted from another boot
+ *   J  journal and superblock
  *
  * Invariants
  *   Y1  A struct here never changes size or meaning within one incompat feature mask.
@@ -95,12 +97,6 @@ struct phd_super {
 	/* 0x1fc */ uint32_t crc;	    /* CRC32C of bytes 0x000..0x1fb */
 };
 static_assert(sizeof(struct phd_super) == PHD_SECTOR_SIZE, "one sector");
-static_assert(offsetof(struct phd_super, size_max) == 0x038, "offset");
-static_assert(offsetof(struct phd_super, member_count) == 0x054, "offset");
-static_assert(offsetof(struct phd_super, coord_off) == 0x068, "offset");
-static_assert(offsetof(struct phd_super, data_off) == 0x0b0, "offset");
-static_assert(offsetof(struct phd_super, layout) == 0x100, "offset");
-static_assert(offsetof(struct phd_super, crc) == 0x1fc, "offset");
 
 /* J. Two copies, written by pwrite in turn under the gate; the valid one with the higher seq counts. */
 struct phd_state {
@@ -121,8 +117,6 @@ struct phd_state {
 	/* 0x1fc */ uint32_t crc;
 };
 static_assert(sizeof(struct phd_state) == PHD_SECTOR_SIZE, "one sector");
-static_assert(offsetof(struct phd_state, attachment_limit) == 0x050, "offset");
-static_assert(offsetof(struct phd_state, crc) == 0x1fc, "offset");
 
 /* B. Words of the whole heap, each hot one in a line of its own. `word`: see PHD_WORD_*. */
 struct phd_coord {
@@ -152,9 +146,6 @@ struct phd_coord {
 	/* 0x1c0 */ uint64_t reserved[72];    /* WAL ring words */
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
-static_assert(offsetof(struct phd_coord, gate) == 0x040, "offset");
-static_assert(offsetof(struct phd_coord, directory) == 0x140, "offset");
-static_assert(offsetof(struct phd_coord, growth) == 0x180, "offset");
 
 /* B. One attached process. The slot is taken while attachment != 0; who holds its OFD byte is alive. */
 struct phd_member {
@@ -191,7 +182,6 @@ struct phd_lane {
 	/* 0x50 */ uint32_t notes[PHD_NOTE_COUNT]; /* stripe + 1 held shared; 0: none */
 };
 static_assert(sizeof(struct phd_lane) == 128, "two lines");
-static_assert(offsetof(struct phd_lane, wait_gen) == 0x40, "second line");
 
 /* Lane state word: gen:47 | mode:8 | step:8 (top bit 0). */
 #define PHD_STEP_IDLE 0u
@@ -330,5 +320,111 @@ struct phd_words {
 	/* 0x08 */ uint64_t latch; /* word: who commits to this run's bitmap */
 };
 static_assert(sizeof(struct phd_words) == 16, "size");
+
+/* Every field is where its table says. */
+#define PHD_AT(type, field, off) static_assert(offsetof(struct type, field) == (off), #type "." #field)
+PHD_AT(phd_super, magic, 0x000);
+PHD_AT(phd_super, version, 0x008);
+PHD_AT(phd_super, copy, 0x00c);
+PHD_AT(phd_super, compat, 0x010);
+PHD_AT(phd_super, ro_compat, 0x018);
+PHD_AT(phd_super, incompat, 0x020);
+PHD_AT(phd_super, uuid, 0x028);
+PHD_AT(phd_super, size_max, 0x038);
+PHD_AT(phd_super, durability, 0x040);
+PHD_AT(phd_super, chunk_shift, 0x044);
+PHD_AT(phd_super, fixed_base, 0x048);
+PHD_AT(phd_super, epoch_ms, 0x050);
+PHD_AT(phd_super, member_count, 0x054);
+PHD_AT(phd_super, lane_count, 0x058);
+PHD_AT(phd_super, stripe_count, 0x05c);
+PHD_AT(phd_super, lane_log_size, 0x060);
+PHD_AT(phd_super, root_bucket_count, 0x064);
+PHD_AT(phd_super, coord_off, 0x068);
+PHD_AT(phd_super, member_off, 0x070);
+PHD_AT(phd_super, stripe_off, 0x078);
+PHD_AT(phd_super, lane_off, 0x080);
+PHD_AT(phd_super, head_off, 0x088);
+PHD_AT(phd_super, lane_log_off, 0x090);
+PHD_AT(phd_super, desc_off, 0x098);
+PHD_AT(phd_super, bits_off, 0x0a0);
+PHD_AT(phd_super, words_off, 0x0a8);
+PHD_AT(phd_super, data_off, 0x0b0);
+PHD_AT(phd_super, chunk_max, 0x0b8);
+PHD_AT(phd_super, journal_count, 0x0c0);
+PHD_AT(phd_super, wal_off, 0x0c8);
+PHD_AT(phd_super, wal_size, 0x0d0);
+PHD_AT(phd_super, image_off, 0x0d8);
+PHD_AT(phd_super, image_size, 0x0e0);
+PHD_AT(phd_super, limbo_off, 0x0e8);
+PHD_AT(phd_super, layout, 0x100);
+PHD_AT(phd_super, crc, 0x1fc);
+PHD_AT(phd_state, magic, 0x000);
+PHD_AT(phd_state, seq, 0x008);
+PHD_AT(phd_state, boot_id, 0x010);
+PHD_AT(phd_state, inode, 0x020);
+PHD_AT(phd_state, birth_ns, 0x028);
+PHD_AT(phd_state, clean, 0x030);
+PHD_AT(phd_state, durability, 0x034);
+PHD_AT(phd_state, epoch, 0x038);
+PHD_AT(phd_state, checkpoint_lsn, 0x040);
+PHD_AT(phd_state, log_gen, 0x048);
+PHD_AT(phd_state, attachment_limit, 0x050);
+PHD_AT(phd_state, open_gen, 0x058);
+PHD_AT(phd_state, crc, 0x1fc);
+PHD_AT(phd_coord, open_gen, 0x000);
+PHD_AT(phd_coord, attachment_next, 0x008);
+PHD_AT(phd_coord, attachment_limit, 0x010);
+PHD_AT(phd_coord, poison, 0x018);
+PHD_AT(phd_coord, gate, 0x040);
+PHD_AT(phd_coord, bias_limit, 0x048);
+PHD_AT(phd_coord, drain, 0x080);
+PHD_AT(phd_coord, writer, 0x0c0);
+PHD_AT(phd_coord, writer_last, 0x0c8);
+PHD_AT(phd_coord, switcher, 0x100);
+PHD_AT(phd_coord, directory, 0x140);
+PHD_AT(phd_coord, directory_change_count, 0x148);
+PHD_AT(phd_coord, growth, 0x180);
+PHD_AT(phd_member, attachment, 0x00);
+PHD_AT(phd_member, pid, 0x08);
+PHD_AT(phd_member, flags, 0x0c);
+PHD_AT(phd_member, start_ticks, 0x10);
+PHD_AT(phd_member, command, 0x18);
+PHD_AT(phd_stripe, word, 0x00);
+PHD_AT(phd_lane, state, 0x00);
+PHD_AT(phd_lane, used, 0x08);
+PHD_AT(phd_lane, ext_off, 0x10);
+PHD_AT(phd_lane, lsn, 0x18);
+PHD_AT(phd_lane, owner, 0x20);
+PHD_AT(phd_lane, wait_gen, 0x40);
+PHD_AT(phd_lane, wait_stripe, 0x48);
+PHD_AT(phd_lane, note_overflow, 0x4c);
+PHD_AT(phd_lane, notes, 0x50);
+PHD_AT(phd_record, target, 0x00);
+PHD_AT(phd_record, size, 0x08);
+PHD_AT(phd_record, prev, 0x0c);
+PHD_AT(phd_log_ext, next_off, 0x00);
+PHD_AT(phd_log_ext, base, 0x08);
+PHD_AT(phd_log_ext, size, 0x10);
+PHD_AT(phd_log_ext, owner, 0x18);
+PHD_AT(phd_head, magic, 0x000);
+PHD_AT(phd_head, chunk_count, 0x008);
+PHD_AT(phd_head, types_off, 0x010);
+PHD_AT(phd_head, roots, 0x040);
+PHD_AT(phd_root, next_off, 0x00);
+PHD_AT(phd_root, off, 0x08);
+PHD_AT(phd_root, size, 0x10);
+PHD_AT(phd_root, name, 0x18);
+PHD_AT(phd_type, next_off, 0x00);
+PHD_AT(phd_type, size, 0x08);
+PHD_AT(phd_type, number, 0x10);
+PHD_AT(phd_type, align, 0x14);
+PHD_AT(phd_type, ptr_count, 0x18);
+PHD_AT(phd_type, name, 0x20);
+PHD_AT(phd_type, ptr_offs, 0x60);
+PHD_AT(phd_bits, word, 0x00);
+PHD_AT(phd_words, owner, 0x00);
+PHD_AT(phd_words, latch, 0x08);
+#undef PHD_AT
 
 #endif

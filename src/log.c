@@ -258,12 +258,15 @@ void ph_log_free(struct ph_log *log)
 static bool target_valid(const struct pheap *h, uint64_t off, uint64_t n)
 {
 	uint64_t end = ph_chunk_off(h, ph_chunk_count(h));
-	uint64_t lists = h->super.head_off + offsetof(struct phd_head, types_off);
+	uint64_t types = h->super.head_off + offsetof(struct phd_head, types_off);
+	uint64_t roots = h->super.head_off + offsetof(struct phd_head, roots);
 
 	if (off >= h->data_off && off <= end && n <= end - off)
 		return true;
-	return off >= lists && n <= sizeof(struct phd_head) &&
-	       off + n <= h->super.head_off + sizeof(struct phd_head);
+	if (n > sizeof(struct phd_head))
+		return false;
+	return (off >= types && off + n <= types + 8) ||
+	       (off >= roots && off + n <= roots + sizeof(h->head->roots));
 }
 
 static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)

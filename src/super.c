@@ -236,6 +236,8 @@ static int check_counts(const struct phd_super *super)
 		return corrupt("journal_count", super->journal_count);
 	if (super->fixed_base % FIXED_BASE_ALIGN || super->fixed_base > UINT64_MAX / 2)
 		return corrupt("fixed_base", super->fixed_base);
+	if (super->wal_off | super->wal_size | super->image_off | super->image_size | super->limbo_off)
+		return corrupt("wal_off to limbo_off", super->wal_off);
 	return 0;
 }
 
