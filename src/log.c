@@ -210,8 +210,9 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 		record_apply(h, r);
 		publish |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
 	}
-	/* ORDER(publish-last): a reader without locks that sees the published word sees everything before
-	 * it. */
+	/* ORDER(publish-last): all other records before the PUBLISH ones: a reader without locks that sees a
+	 * published word sees what it leads to. Crash between: all are applied again. Pairs with
+	 * root.c:entry_find. */
 	ph_order();
 	for (uint64_t at = 0; publish && at < log->end; at += ph_log_units(r->size)) {
 		r = ph_log_at(log, at);

@@ -168,7 +168,8 @@ void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 	} else {
 		return modify_line(tx, p, n);
 	}
-	/* ORDER(used-store): `used` is past the record before the caller can store. Pairs with
+	/* ORDER(used-store): `used` is past the record before the caller can store. Crash between: the old
+	 * bytes are put back over themselves. Pairs with
 	 * log.c:ph_log_undo. */
 	return (void *)(uintptr_t)p;
 }

@@ -44,7 +44,7 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 	}
 	ph_log_free(&log);
 	/* ORDER(undo-idle), ORDER(apply-idle): every byte before idle, because idle frees all locks at
-	 * once. Crash between: done again from the same log. */
+	 * once. Crash between: done again from the same log. Pairs with word.c:ph_word_held. */
 	__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE), __ATOMIC_RELEASE);
 	return 0;
 }
@@ -55,7 +55,8 @@ static void lane_release(struct phd_lane *lane)
 	lane->note_overflow = 0;
 	for (unsigned i = 0; i < PHD_NOTE_COUNT; i++)
 		__atomic_store_n(&lane->notes[i], 0, __ATOMIC_RELAXED);
-	/* ORDER(owner-last): idle before the lane can be claimed by another thread. */
+	/* ORDER(owner-last): idle before the lane can be claimed by another thread. Crash between: an idle
+	 * lane with a dead owner, freed by the next recovery. Pairs with thread.c:lane_try. */
 	__atomic_store_n(&lane->owner, 0, __ATOMIC_RELEASE);
 }
 
@@ -124,9 +125,10 @@ int ph_recovery_member(struct pheap *h, uint32_t slot)
 
 	if (!attachment)
 		return 0;
-	/* ORDER(internal-first): internal transactions before the others. A run that one of them makes lies in
-	 * chunks that are owned by the user's lane: were that idle first, they would be free before the run is
-	 * there. Crash between: done again from the start, in the same order. */
+	/* ORDER(internal-first): internal transactions before the others. A run that one of them makes lies
+	 * in chunks that are owned by the user's lane: were that idle first, they would be free before the
+	 * run is there. Crash between: done again from the start, in the same order. Pairs with
+	 * chunk.c:chunk_take. */
 	rc = lanes_recover(h, owner, true);
 	if (rc == 0)
 		rc = lanes_recover(h, owner, false);

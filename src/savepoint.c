@@ -38,7 +38,7 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 		tx->log.end = sp.end;
 		tx->log.last = sp.last;
 		/* ORDER(rollback-used): bytes back before `used` is lowered. Crash between: undone again as
-		 * a whole. */
+		 * a whole. Pairs with log.c:ph_log_load. */
 		__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
 		ph_order();
 		ph_ops_forget(tx, sp.end);

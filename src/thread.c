@@ -70,7 +70,7 @@ static void tx_retire(pheap_tx *tx)
 
 static void lane_release(pheap_tx *tx)
 {
-	/* ORDER(owner-last): the lane is idle before another thread can claim it. */
+	/* ORDER(owner-last): as in recovery.c:lane_release. */
 	if (tx->lane)
 		__atomic_store_n(&tx->lane->owner, 0, __ATOMIC_RELEASE);
 }
@@ -163,8 +163,8 @@ static void thread_end(void *arg)
 	struct ph_thread *t = arg;
 	pheap_tx *tx, *next;
 
-	/* Not under the lock: callbacks run, and may begin transactions of their own. No heap with an open one can be
-	 * closed meanwhile. */
+	/* Not under the lock: callbacks run, and may begin transactions of their own. No heap with an open
+	 * one can be closed meanwhile. */
 	for (int round = 0; round < END_ROUNDS && open_abort(t, round == END_ROUNDS - 1); round++)
 		;
 	pthread_mutex_lock(&end_lock);

@@ -154,7 +154,8 @@ int ph_tx_commit_step(pheap_tx *tx)
 		if (tx->has_defers && tx->has_frees)
 			ph_defer_drop_freed(tx);
 		/* ORDER(commit-point): every record and every store in place before committed. From here on
-		 * recovery goes forward. */
+		 * recovery goes forward. Crash before: undone as a whole. Pairs with
+		 * recovery.c:lane_recover. */
 		if (!PH_MUTANT(PH_MUTANT_NO_COMMITTED))
 			__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
 					 __ATOMIC_RELEASE);
