@@ -294,6 +294,15 @@ bool ph_reserve_find(const struct pheap *h, uint64_t off, struct ph_block *ret)
 	return item != NULL;
 }
 
+uint64_t ph_reserve_private_size(const struct pheap *h)
+{
+	const struct ph_reserve *r = h->reserve;
+
+	return r ? sizeof(*r) + r->run_room * sizeof(*r->runs) + r->room * sizeof(*r->items) +
+			       r->map.room * sizeof(struct ph_map_slot)
+		 : 0;
+}
+
 /* Words of this member become free with its attachment number. */
 void ph_reserve_close(struct pheap *h)
 {

@@ -20,6 +20,7 @@ struct ph_published {
 	uint64_t serial; /* savepoint serial when it was published */
 };
 
+uint64_t ph_reserve_private_size(const struct pheap *h); /* under h->lock */
 void ph_reserve_close(struct pheap *h);
 void ph_reserve_settle(pheap_tx *tx, bool committed); /* after the transaction ended */
 void ph_reserve_forget(pheap_tx *tx, uint64_t savepoint_id);

@@ -72,6 +72,11 @@ static struct ph_root_pending *pending_find(const pheap_tx *tx, const char *name
 	return NULL;
 }
 
+uint64_t ph_root_private_size(const pheap_tx *tx)
+{
+	return tx->pending_room * sizeof(*tx->pending);
+}
+
 void ph_root_forget(pheap_tx *tx, uint64_t savepoint_id)
 {
 	while (tx->pending_count && tx->pending[tx->pending_count - 1].serial >= savepoint_id)

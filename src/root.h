@@ -15,6 +15,7 @@
 
 #include "tx.h"
 
+uint64_t ph_root_private_size(const pheap_tx *tx);
 void ph_root_forget(pheap_tx *tx, uint64_t savepoint_id);
 
 #endif

@@ -7,6 +7,8 @@
 #include "alloc.h"
 #include "error.h"
 #include "os.h"
+#include "reserve.h"
+#include "root.h"
 #include "tx.h"
 
 static uint64_t run_allocated(const pheap *h, uint64_t head, uint64_t desc)
@@ -70,7 +72,8 @@ static uint64_t tx_private_size(const pheap_tx *tx)
 		(tx->ops.map.room + tx->ops.desc_map.room + tx->defer_lines.room) *
 			sizeof(struct ph_map_slot) +
 		tx->savepoint_room * sizeof(*tx->savepoints) + tx->callback_room * sizeof(*tx->callbacks) +
-		(tx->stripe_room + tx->shared_room) * sizeof(uint32_t);
+		(tx->stripe_room + tx->shared_room) * sizeof(uint32_t) +
+		tx->published_room * sizeof(*tx->published) + ph_root_private_size(tx);
 
 	return n;
 }
@@ -85,6 +88,7 @@ static uint64_t private_size(pheap *h)
 	n += h->helper ? tx_private_size(h->helper) : 0;
 	pthread_mutex_unlock(&h->helper_lock);
 	pthread_mutex_lock(&h->lock);
+	n += ph_reserve_private_size(h);
 	cds_list_for_each_entry(tx, &h->txs, heap_node)
 		n += tx_private_size(tx);
 	pthread_mutex_unlock(&h->lock);
