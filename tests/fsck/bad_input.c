@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "format.h"
+#include "cases.h"
 #include "run.h"
 
 static void refused(const char *what, const char *path, const char *text)
@@ -148,12 +149,77 @@ static void clean_test(void)
 		static const char *const options[] = {"-n", "-p", "-y"};
 
 		rc = run(fsck_program, options[i], s.path);
-		expect(rc == 0 && strstr(output, ": clean\n") && strchr(output, '\n')[1] == 0,
+		expect(rc == 0 &&
+			       strstr(output,
+				      ": closed cleanly, not checked further (-f checks everything)\n") &&
+			       strchr(output, '\n')[1] == 0,
 		       "%s of a clean heap gave %d", options[i], rc);
 		expect(scratch_same(&s, im.bytes, im.size), "%s changed a clean heap", options[i]);
 	}
 	scratch_close(&s);
 	image_free(&im);
+}
+
+static void lost_case(const struct fsck_case *c, bool lost)
+{
+	struct scratch s;
+	struct image im;
+
+	scratch_open(&s);
+	image_make(&im, &s.id);
+	c->damage(&im);
+	scratch_write(&s, im.bytes, im.size);
+	run(fsck_program, "-n -f", s.path);
+	expect(!strstr(output, "data was lost"), "%s: -n -f says that data was lost", c->name);
+	run(fsck_program, "-y -f", s.path);
+	expect((strstr(output, ": data was lost: ") != NULL) == lost, "%s: wrong about data that was lost",
+	       c->name);
+	expect(!lost || strstr(output, " pointers lead nowhere; restore a copy if you can\n") ||
+		       strstr(output,
+			      ": pointers in your data may lead nowhere; restore a copy if you can\n"),
+	       "%s: does not say what was lost", c->name);
+	scratch_close(&s);
+	image_free(&im);
+}
+
+static void lost_test(void)
+{
+	static const struct {
+		const char *name;
+		bool lost;
+	} rows[] = {
+		{"run", true},	    {"overlap", true},	   {"long", true},  {"orphan", true},
+		{"clean", false},   {"incomplete", false}, {"cont", false}, {"bits", false},
+		{"journal", false}, {"pointer", false},	   {"word", false}, {"root-cycle", false},
+	};
+
+	for (unsigned i = 0; i < fsck_case_count; i++)
+		for (unsigned k = 0; k < sizeof rows / sizeof rows[0]; k++)
+			if (!strcmp(fsck_cases[i].name, rows[k].name))
+				lost_case(&fsck_cases[i], rows[k].lost);
+}
+
+/* A pointer that an error may have broken is looked at without -f, too. */
+static void pointer_test(void)
+{
+	struct scratch s;
+	struct image im;
+
+	scratch_open(&s);
+	for (int damaged = 0; damaged < 2; damaged++) {
+		image_make(&im, &s.id);
+		for (unsigned i = 0; i < fsck_case_count; i++)
+			if (!strcmp(fsck_cases[i].name, "pointer"))
+				fsck_cases[i].damage(&im);
+		if (damaged)
+			im.head->magic = 0;
+		scratch_write(&s, im.bytes, im.size);
+		run(fsck_program, "-n", s.path);
+		expect(output_has("pointer") == (damaged != 0), "pointers of a heap with%s errors",
+		       damaged ? "" : "out");
+		image_free(&im);
+	}
+	scratch_close(&s);
 }
 
 static void usage_test(void)
@@ -202,6 +268,8 @@ void bad_input_test(void)
 	attached_test();
 	copy_option_test();
 	clean_test();
+	lost_test();
+	pointer_test();
 	usage_test();
 	json_test();
 }

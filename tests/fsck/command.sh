@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # The pheap command: create, info, dump; and that pheap-fsck agrees with what the library writes.
-# Usage: command.sh PHEAP PHEAP-FSCK
+# Usage: command.sh PHEAP PHEAP-FSCK PHEAP-FSCK-MORTAL
 set -u
 pheap=$1
 fsck=$2
+mortal=$3
 folder=$(mktemp -d "${TMPDIR:-/tmp}/pheap-command-XXXXXX") || exit 2
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -29,6 +30,9 @@ check()
 
 check create 0 'created' "$pheap" create --size 256K --max 4M --layout demo --lanes 5 --members 3 "$heap"
 check 'create again' 1 'exists' "$pheap" create "$heap"
+check 'too many lanes' 2 'from 1 to 16383' "$pheap" create --lanes 16384 "$folder/b.heap"
+check 'unknown option' 2 "unknown option '--frob'" "$pheap" create --frob "$folder/b.heap"
+check 'no value' 2 "'--max' needs a value" "$pheap" create --max
 check 'size not a number' 2 '--size' "$pheap" create --size 7x "$folder/b.heap"
 check 'too small' 1 'at least' "$pheap" create --max 100 "$folder/b.heap"
 check 'no folder' 1 '' "$pheap" create "$folder/none/b.heap"
@@ -57,12 +61,22 @@ check 'dump past the end' 1 'past the end' "$pheap" dump "$heap" super@0x7ffffff
 check 'no command' 2 'help' "$pheap"
 check 'unknown command' 2 'unknown' "$pheap" frobnicate
 check help 0 'Usage' "$pheap" --help
-check version 0 'pheap' "$pheap" --version
+check version 0 'library 0.' "$pheap" --version
 if [ "$before" = "$(cksum "$heap")" ]; then
 	passed=$((passed + 1))
 else
 	failed=$((failed + 1))
 	echo 'FAILED: looking changed the file'
 fi
+# A heap that is not clean: left by a killed repair.
+head_off=$("$pheap" dump "$heap" super | awk '$2 == "head_off" { print $3; exit }')
+head -c 8 /dev/zero | dd of="$heap" bs=1 seek=$((head_off)) conv=notrunc 2>/dev/null
+(PHEAP_FSCK_DIE_AFTER=2 "$mortal" -y "$heap" >/dev/null 2>&1) 2>/dev/null
+check 'info, not closed' 0 'opening it recovers it' "$pheap" info "$heap"
+check 'info json, not closed' 0 '"state": "not closed cleanly"' "$pheap" info --json "$heap"
+cp "$heap" "$folder/copy"
+check 'info of a copy' 0 "programs are refused; 'pheap-fsck -y $folder/copy' accepts it" "$pheap" info "$folder/copy"
+check 'info json of a copy' 0 '"state": "copied without a clean close"' "$pheap" info --json "$folder/copy"
+check 'fsck of a copy' 4 'state-foreign' "$fsck" -n "$folder/copy"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -201,7 +201,7 @@ fsck_gives 0 k
 # ---- what cannot be done
 
 gives 2 missing get a
-says 'missing'
+check "one sentence for a missing file" test "$(cat err)" = 'pheap-kv: missing: no such file; put or load makes one'
 check "get makes no file" test ! -e missing
 gives 2 missing load nothing
 says 'nothing: No such file'
@@ -242,6 +242,15 @@ gives 2 short get key-1
 gives 2 "$dir" get a
 gives 2 h
 gives 2 h nonsense
+says "unknown command 'nonsense' (usage: pheap-kv FILE get KEY)"
+gives 2 h get a --nonsense
+says "unknown option '--nonsense'"
+check "one line for an unknown option" test "$(wc -l <err)" = 2
+gives 2 h put a b --max-size
+says "option '--max-size' needs a value"
+: >nothing_in_it
+gives 2 nothing_in_it put a b
+check "no advice for programmers" test "$(cat err)" = 'pheap-kv: nothing_in_it: the file is empty'
 gives 2 h get
 gives 2 h get a b
 gives 2 h load lines --threads 0
@@ -257,6 +266,14 @@ says 'Usage: pheap-kv FILE'
 
 gives 0 small put a b --max-size 1M
 gives 2 small load lines --format lines
+for size in 64K 70K 80K; do
+	gives 2 tiny put a "$key" --max-size $size
+	check "a heap of $size for nothing stays" test ! -e tiny
+done
+gives 2 tiny load lines --format lines --max-size 64K
+check "a heap for no record stays" test ! -e tiny
+gives 2 small put b "$(head -c 100000 /dev/zero | tr '\0' x)$(head -c 10000 lines)" --max-size 64K
+check "a heap with records does not go" test -e small
 gives 0 small get a
 check "a full heap keeps what it has" test "$(cat out)" = b
 gives 1 small verify lines --format lines

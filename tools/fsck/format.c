@@ -70,11 +70,14 @@ static const char *regions_error(const struct phd_super *s)
 	return NULL;
 }
 
+#define STRIPE_COUNT_MAX (1u << 20)
+#define LANE_LOG_SIZE_MAX (1u << 30)
+
 const char *format_super_error(const struct phd_super *s)
 {
 	size_t n = strnlen(s->layout, PHD_NAME_SIZE);
 
-	if (s->size_max < PHD_SIZE_MIN || s->size_max > PHD_SIZE_MAX)
+	if (s->size_max < PHD_SIZE_MIN || s->size_max > PHD_SIZE_MAX || s->size_max % PHD_CHUNK_SIZE)
 		return "size_max";
 	if (s->chunk_shift != PHD_CHUNK_SHIFT)
 		return "chunk_shift";
@@ -84,16 +87,18 @@ const char *format_super_error(const struct phd_super *s)
 		return "member_count";
 	if (!s->lane_count || s->lane_count > PHD_LANE_MAX)
 		return "lane_count";
-	if (!s->stripe_count || s->stripe_count & (s->stripe_count - 1))
+	if (!s->stripe_count || s->stripe_count > STRIPE_COUNT_MAX || s->stripe_count & (s->stripe_count - 1))
 		return "stripe_count";
-	if (s->lane_log_size < 512 || s->lane_log_size % 64)
+	if (s->lane_log_size < 512 || s->lane_log_size > LANE_LOG_SIZE_MAX || s->lane_log_size % 64)
 		return "lane_log_size";
 	if (!s->chunk_max || s->chunk_max > PHD_SIZE_MAX / PHD_CHUNK_SIZE)
 		return "chunk_max";
-	if (s->journal_count > s->chunk_max)
+	if (!s->journal_count || s->journal_count >= s->chunk_max)
 		return "journal_count";
-	if (s->fixed_base % (2u << 20))
+	if (s->fixed_base % (2u << 20) || s->fixed_base > UINT64_MAX / 2)
 		return "fixed_base";
+	if (s->wal_off | s->wal_size | s->image_off | s->image_size | s->limbo_off)
+		return "wal_off to limbo_off";
 	if (n == PHD_NAME_SIZE || !format_is_zero(s->layout + n, PHD_NAME_SIZE - n))
 		return "layout";
 	return regions_error(s);

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "format.h"
+#include "identity.h"
 #include "layout.h"
 
 #define EXIT_FIXED 1	   /* errors were corrected */
@@ -107,8 +108,7 @@ struct fsck {
 	int state_copy;		/* where it is, -1: nowhere */
 	bool was_clean, same_boot, same_file;
 	bool state_changed; /* write it at the end even if it says clean */
-	uint8_t boot_id[16];
-	uint64_t inode, birth_ns;
+	struct identity id;
 	uint64_t chunk_count;
 
 	/* From pass 3 on: the directory in memory; desc_set and bits_set change both. */
@@ -120,6 +120,8 @@ struct fsck {
 	uint64_t root_count, type_count, pointer_count;
 	uint64_t error_fixed, error_left, warning_count, notice_count;
 	uint64_t problem_count[PR_COUNT];
+	bool pointers_followed; /* those that the type table declares */
+	uint64_t lost_count;	/* repairs that gave up blocks */
 	bool stopped; /* an error before pass 3 was left: nothing more is changed, writes go to the overlay */
 };
 
@@ -142,6 +144,7 @@ const char *problem_code(enum fsck_problem id);
 
 /* image.c */
 void image_open(struct fsck *f);
+void image_close(struct fsck *f); /* also frees what the passes keep in f */
 void image_read(struct fsck *f, uint64_t off, void *buf, size_t n); /* past the end: zeros */
 void image_write(struct fsck *f, uint64_t off, const void *buf, size_t n);
 void image_write_word(struct fsck *f, uint64_t off, uint64_t word);

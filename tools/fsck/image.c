@@ -53,36 +53,6 @@ void *memory_get(struct fsck *f, uint64_t count, uint64_t size, const char *what
 	return p;
 }
 
-static void identity_read(struct fsck *f)
-{
-	struct statx info;
-	char text[64] = "";
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	size_t n = 0;
-
-	if (fd >= 0) {
-		ssize_t got = read(fd, text, sizeof text - 1);
-
-		text[got > 0 ? got : 0] = 0;
-		close(fd);
-	}
-	for (const char *p = text; *p && n < 32; p++) {
-		const char *digits = "0123456789abcdef", *d = strchr(digits, *p);
-
-		if (!d)
-			continue;
-		f->boot_id[n / 2] = (uint8_t)(f->boot_id[n / 2] << 4 | (d - digits));
-		n++;
-	}
-	if (n != 32)
-		memset(f->boot_id, 0, sizeof f->boot_id);
-	if (statx(f->fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &info) == 0) {
-		f->inode = info.stx_ino;
-		if (info.stx_mask & STATX_BTIME)
-			f->birth_ns = (uint64_t)info.stx_btime.tv_sec * 1000000000u + info.stx_btime.tv_nsec;
-	}
-}
-
 void image_open(struct fsck *f)
 {
 	struct stat st;
@@ -108,7 +78,21 @@ void image_open(struct fsck *f)
 	f->file_size = (uint64_t)st.st_size;
 	f->overlay = memory_get(f, 1, sizeof *f->overlay, "the overlay");
 	f->overlaid = !f->writable;
-	identity_read(f);
+	identity_read(&f->id, f->fd);
+}
+
+void image_close(struct fsck *f)
+{
+	struct fsck_overlay *o = f->overlay;
+
+	for (size_t i = 0; i < o->slot_count; i++)
+		free(o->slots[i].bytes);
+	free(o->slots);
+	free(o);
+	free(f->desc);
+	free(f->bits);
+	free(f->seen);
+	close(f->fd);
 }
 
 static struct page *page_slot(struct fsck_overlay *o, uint64_t idx)
@@ -281,9 +265,9 @@ void image_write_state(struct fsck *f, bool clean)
 		return;
 	s.magic = PHD_STATE_MAGIC;
 	s.seq++;
-	memcpy(s.boot_id, f->boot_id, sizeof s.boot_id);
-	s.inode = f->inode;
-	s.birth_ns = f->birth_ns;
+	memcpy(s.boot_id, f->id.boot_id, sizeof s.boot_id);
+	s.inode = f->id.inode;
+	s.birth_ns = f->id.birth_ns;
 	s.clean = clean;
 	s.durability = f->super.durability;
 	s.crc = format_crc32c(&s, offsetof(struct phd_state, crc));

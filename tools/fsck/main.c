@@ -31,7 +31,7 @@ static const char usage_text[] =
 	"  -n, --no        change nothing, answer no to every question\n"
 	"  -p, --preen     make the repairs that are always safe: recover transactions of this boot\n"
 	"  -y, --yes       answer yes to every question, also accept a heap of another boot or a copy\n"
-	"  -f, --force     check everything even if the heap was closed cleanly\n"
+	"  -f, --force     check everything, also a heap that was closed cleanly\n"
 	"  -v, --verbose   show every problem, and figures\n"
 	"      --json      one JSON object on standard output\n"
 	"  -b, --copy N    use copy N (0 or 1) of the superblock\n"
@@ -46,6 +46,21 @@ static _Noreturn void usage_exit(const char *why)
 {
 	fprintf(stderr, "pheap-fsck: %s\nTry 'pheap-fsck --help'.\n", why);
 	exit(EXIT_USAGE);
+}
+
+/* c: what getopt_long gave. */
+static _Noreturn void option_bad(int c, char **argv)
+{
+	const char *word = argv[optind - 1];
+	char why[160];
+
+	if (c == ':')
+		snprintf(why, sizeof why, "option '%s' needs a value", word);
+	else if (optopt && !strchr(word, '='))
+		snprintf(why, sizeof why, "unknown option '-%c'", optopt);
+	else
+		snprintf(why, sizeof why, "unknown option '%s'", word);
+	usage_exit(why);
 }
 
 static void mode_set(struct fsck *f, enum fsck_mode mode)
@@ -66,7 +81,8 @@ static void options_read(struct fsck *f, int argc, char **argv)
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "npyfvb:", options, NULL)) != -1)
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":npyfvb:", options, NULL)) != -1)
 		switch (c) {
 		case 'n':
 			mode_set(f, MODE_NO);
@@ -98,7 +114,7 @@ static void options_read(struct fsck *f, int argc, char **argv)
 			puts("pheap-fsck " FSCK_VERSION);
 			exit(0);
 		default:
-			usage_exit("unknown option or missing value");
+			option_bad(c, argv);
 		}
 	if (argc - optind != 1)
 		usage_exit(optind == argc ? "no file given" : "give one file at a time");
@@ -126,6 +142,7 @@ static int finish(struct fsck *f)
 	}
 	rc = fsck_result(f);
 	problem_summary(f, rc);
+	image_close(f);
 	if (fflush(stdout) == EOF)
 		return rc | EXIT_OPERATION;
 	return rc;

@@ -101,10 +101,8 @@ static void state_read(struct fsck *f)
 		return;
 	}
 	f->was_clean = f->state.clean == 1;
-	f->same_boot = !format_is_zero(f->boot_id, sizeof f->boot_id) &&
-		       !memcmp(f->boot_id, f->state.boot_id, sizeof f->boot_id);
-	f->same_file = f->inode == f->state.inode &&
-		       (!f->birth_ns || !f->state.birth_ns || f->birth_ns == f->state.birth_ns);
+	f->same_boot = identity_same_boot(&f->id, &f->state);
+	f->same_file = identity_same_file(&f->id, &f->state);
 	for (int i = 0; i < 2; i++) {
 		/* a sector of zeros was never written: the copies are written in turn */
 		if (valid[i] || format_is_zero(&s[i], sizeof s[i]))
@@ -122,7 +120,7 @@ static void state_judge(struct fsck *f)
 		return;
 	if (!f->same_file)
 		problem(f, PR_STATE_FOREIGN, off, "it was last open as inode %llu, this is inode %llu",
-			(unsigned long long)f->state.inode, (unsigned long long)f->inode);
+			(unsigned long long)f->state.inode, (unsigned long long)f->id.inode);
 	else if (!f->same_boot)
 		problem(f, PR_STATE_BOOT, off, "it was last open in another boot");
 	else
@@ -205,12 +203,13 @@ static void desc_end_check(struct fsck *f)
 		     "the last one is of chunk %llu, there are %llu chunks", (unsigned long long)(end - 1),
 		     (unsigned long long)f->chunk_count))
 		return;
-	if (backed)
-		chunk_count_set(
-			f,
-			end); /* their chunks are in the file: rather the count is wrong than all of them */
-	else
-		desc_clear_from(f, f->chunk_count, end);
+	if (backed) {
+		/* their chunks are in the file: rather the count is wrong than all of them */
+		chunk_count_set(f, end);
+		return;
+	}
+	f->lost_count++;
+	desc_clear_from(f, f->chunk_count, end);
 }
 
 static bool head_check(struct fsck *f)

@@ -18,6 +18,7 @@
 
 #include "fsck.h"
 
+#define BIT(id) (1ull << (id))
 #define SHOWN_MAX 100u /* lines of one problem without -v */
 
 enum severity { NOTICE, WARNING, ERROR };
@@ -113,6 +114,12 @@ static const struct row table[PR_COUNT] = {
 			   ERROR, true},
 	[PR_MEMBERS] = {"members", "rows of ended processes are left", "Clear them", NOTICE, true},
 };
+
+/* Their repair gives up blocks that somebody may have used. Not file-truncated: free chunks may be all that
+ * was cut off; what was not free shows as desc-past-end (pass1.c) or desc-long. */
+static const uint64_t losing = BIT(PR_DESC_FREE) | BIT(PR_DESC_RUN) | BIT(PR_DESC_EXTENT) |
+			       BIT(PR_DESC_ORPHAN) | BIT(PR_DESC_OVERLAP) | BIT(PR_DESC_LONG);
+_Static_assert(PR_COUNT <= 64, "a bit for each problem");
 
 static const char *const severity_names[] = {"notice", "warning", "error"};
 
@@ -277,6 +284,7 @@ bool problem(struct fsck *f, enum fsck_problem id, uint64_t off, const char *for
 		print_text(f, row, where, false);
 	fixed = decide(f, row);
 	count(f, row, fixed);
+	f->lost_count += fixed && losing >> id & 1;
 	if (f->json && shown)
 		print_json(f, row, where, off, fixed);
 	else if (!asks && shown)
@@ -393,6 +401,8 @@ static void summary_json(const struct fsck *f, int rc)
 				: "clean",
 	       f->attached ? "true" : "false", f->was_clean ? "true" : "false",
 	       f->repair_count ? "true" : "false");
+	printf(", \"checked\": %s, \"data_lost\": %s", f->desc ? "true" : "false",
+	       f->lost_count ? "true" : "false");
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
 		printf(", \"%s\": %llu", rows[i].name, (unsigned long long)rows[i].value);
 	printf(", \"counts\": {");
@@ -403,6 +413,16 @@ static void summary_json(const struct fsck *f, int rc)
 			more = true;
 		}
 	printf("}}, \"exit\": %d}\n", rc);
+}
+
+static void summary_lost(const struct fsck *f)
+{
+	printf("%s: data was lost: ", f->path);
+	if (f->pointers_followed)
+		printf("%llu pointers lead nowhere", (unsigned long long)f->problem_count[PR_POINTER]);
+	else
+		printf("pointers in your data may lead nowhere");
+	printf("; restore a copy if you can\n");
 }
 
 static void summary_detail(const struct fsck *f)
@@ -433,7 +453,7 @@ void problem_summary(struct fsck *f, int rc)
 	else if (dirty && f->overlaid)
 		printf("not closed cleanly, nothing in flight, no errors");
 	else
-		printf("clean");
+		printf(f->desc ? "clean" : "closed cleanly, not checked further (-f checks everything)");
 	if (f->lane_back || f->lane_forward)
 		printf("; %llu transactions %srolled back, %llu forward", (unsigned long long)f->lane_back,
 		       f->overlaid ? "would be " : "", (unsigned long long)f->lane_forward);
@@ -446,4 +466,6 @@ void problem_summary(struct fsck *f, int rc)
 	putchar('\n');
 	if (f->verbose && f->desc)
 		summary_detail(f);
+	if (f->lost_count)
+		summary_lost(f);
 }

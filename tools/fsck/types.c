@@ -3,8 +3,9 @@
  * types.c: second half of pass 5: the type table, and the pointers that it declares.
  *
  * Needs:  f->desc, f->bits, f->seen.
- * Checks: the list of rows: links, rings, fields, each number once. With -f or -v: each declared pointer
- *         field of each block that is large enough for its type is 0 or the start of an allocated block.
+ * Checks: the list of rows: links, rings, fields, each number once. With -f or -v, or when passes 1 to 5 found
+ *         an error: each declared pointer field of each block that is large enough for its type is 0 or the
+ *         start of an allocated block.
  * Gives:  a table that ends. Pointers are only reported: what they should be nobody knows.
  *
  * Only the first element of a block is looked at: how many an array has is not written down.
@@ -154,7 +155,9 @@ void types_check(struct fsck *f)
 	struct type_row *rows = memory_get(f, PHD_TYPE_USER_MAX + 1, sizeof *rows, "the type table");
 
 	table_check(f, rows);
-	if (f->force || f->verbose)
+	if (f->force || f->verbose || f->error_fixed || f->error_left) {
 		pointers_check(f, rows);
+		f->pointers_followed = f->type_count != 0;
+	}
 	free(rows);
 }

@@ -29,13 +29,18 @@ static const char usage_text[] =
 	"       pheap-kv FILE delete KEY\n"
 	"       pheap-kv FILE list [PREFIX]\n"
 	"       pheap-kv FILE load INPUT [--format dpkg|lines] [--threads N] [--rounds N] [--again]\n"
+	"                     [--progress] [--stall N]\n"
 	"       pheap-kv FILE verify INPUT [--format dpkg|lines] [--so-far]\n"
 	"       pheap-kv FILE stats\n"
 	"Keeps keys and values in FILE, a pheap heap; a change is whole or not there, whenever it is killed.\n"
 	"\n"
+	"  get      writes the value of KEY, without a newline\n"
 	"  put      makes FILE if it is missing; without VALUE, or with -, reads it from standard input\n"
+	"  delete   removes KEY\n"
+	"  list     writes the keys that begin with PREFIX, sorted, one a line\n"
 	"  load     puts all records of INPUT; makes FILE if it is missing; when killed, goes on where it was\n"
 	"  verify   compares the contents with INPUT, every byte, both ways\n"
+	"  stats    shows counters: records, sizes, kills that were met, the slowest recovery\n"
 	"\n"
 	"      --format dpkg    paragraphs as in /var/lib/dpkg/status, by package name (the default)\n"
 	"      --format lines   lines of KEY, a tab, VALUE\n"
@@ -45,7 +50,7 @@ static const char usage_text[] =
 	"      --so-far         compare with what an unfinished load must have left by now\n"
 	"      --progress       a line for each 20 ms of loading\n"
 	"      --stall N        stop for ever inside transaction N of this run: for tests\n"
-	"      --max-size SIZE  of a new FILE; K, M, G and T are understood\n"
+	"      --max-size SIZE  put, load: of a new FILE; K, M, G and T are understood\n"
 	"      --help, --version\n"
 	"Exit code: 0 done, 1 no such key or contents differ, 2 error.\n";
 
@@ -160,7 +165,7 @@ static int key_take(const struct request *request, struct kv_bytes *ret)
 static int run(struct work *work, const struct request *request, enum kv_open how, uint32_t flags,
 	       int (*fn)(pheap_tx *tx, void *arg))
 {
-	int rc = kv_store_open(&work->store, request->path, how, request->max_size), close_rc;
+	int rc = kv_store_open(&work->store, request->path, how, request->max_size);
 
 	if (rc)
 		return rc;
@@ -169,8 +174,11 @@ static int run(struct work *work, const struct request *request, enum kv_open ho
 		if (rc)
 			kv_store_fail(&work->store, rc, request->command);
 	}
-	close_rc = kv_store_close(&work->store);
-	return rc ? rc : close_rc;
+	if (rc) {
+		kv_store_abandon(&work->store);
+		return rc;
+	}
+	return kv_store_close(&work->store);
 }
 
 static int output_end(void)
@@ -280,15 +288,17 @@ static int command_load(const struct request *request)
 {
 	struct kv_store store;
 	struct kv_input input;
-	int rc = kv_input_read(&input, request->words[0], request->format), close_rc;
+	int rc = kv_input_read(&input, request->words[0], request->format);
 
 	if (rc)
 		return EXIT_ERROR;
 	rc = kv_store_open(&store, request->path, KV_MAKE, request->max_size);
 	if (rc == 0) {
 		rc = kv_load(&store, &input, &request->load);
-		close_rc = kv_store_close(&store);
-		rc = rc ? rc : close_rc;
+		if (rc)
+			kv_store_abandon(&store);
+		else
+			rc = kv_store_close(&store);
 	}
 	kv_input_free(&input);
 	return rc == -ESTALE ? EXIT_NO : rc ? EXIT_ERROR : output_end();
@@ -334,7 +344,7 @@ static void stats_print(const struct kv_store *store, const struct pheap_stats *
 	printf("undone                %llu\n", (unsigned long long)life->back_count);
 	printf("completed             %llu\n", (unsigned long long)life->forward_count);
 	printf("slowest recovery      %.3f ms\n", (double)life->recovery_ns_max / 1e6);
-	printf("transactions ended    %llu\n", (unsigned long long)stats->tx_count);
+	printf("transactions ended    %llu, the library's own included\n", (unsigned long long)stats->tx_count);
 	printf("file bytes            %llu\n", (unsigned long long)stats->file_size);
 	printf("allocated bytes       %llu\n", (unsigned long long)stats->allocated_size);
 	printf("blocks                %llu\n", (unsigned long long)stats->block_count);
@@ -426,9 +436,22 @@ static void option_take(struct request *request, int c)
 	case 'V':
 		puts("pheap-kv " KV_VERSION);
 		exit(output_end());
-	default:
-		usage_exit("unknown option or missing value");
 	}
+}
+
+/* c: what getopt_long gave. */
+static _Noreturn void option_bad(int c, char **argv)
+{
+	const char *word = argv[optind - 1];
+	char why[160];
+
+	if (c == ':')
+		snprintf(why, sizeof(why), "option '%s' needs a value", word);
+	else if (optopt && !strchr(word, '='))
+		snprintf(why, sizeof(why), "unknown option '-%c'", optopt);
+	else
+		snprintf(why, sizeof(why), "unknown option '%s'", word);
+	usage_exit(why);
 }
 
 static void request_read(struct request *request, int argc, char **argv)
@@ -448,8 +471,12 @@ static void request_read(struct request *request, int argc, char **argv)
 	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1)
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+		if (c == '?' || c == ':')
+			option_bad(c, argv);
 		option_take(request, c);
+	}
 	if (argc - optind < 2)
 		usage_exit("give a file and a command");
 	request->path = argv[optind];
@@ -471,6 +498,7 @@ int main(int argc, char **argv)
 		{"stats", command_stats, 0, 0},
 	};
 	struct request request = {.load = {.thread_count = 4, .round_count = 1}};
+	char why[160];
 
 	request_read(&request, argc, argv);
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
@@ -480,5 +508,6 @@ int main(int argc, char **argv)
 			usage_exit("wrong number of words after the command");
 		return commands[i].fn(&request);
 	}
-	usage_exit("no such command");
+	snprintf(why, sizeof(why), "unknown command '%s' (usage: pheap-kv FILE get KEY)", request.command);
+	usage_exit(why);
 }

@@ -4,7 +4,11 @@
  */
 #include "store.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
+
+#include "load.h"
 
 static const struct pheap_type *types_get(uint64_t *ret_count)
 {
@@ -32,8 +36,29 @@ int kv_store_fail(const struct kv_store *store, int rc, const char *what)
 {
 	const char *detail = pheap_error_detail(store->h);
 
-	fprintf(stderr, "pheap-kv: %s: %s%s%s\n", what, pheap_strerror(rc), detail && *detail ? ": " : "",
-		detail ? detail : "");
+	fprintf(stderr, "pheap-kv: %s: %s\n", what, *detail ? detail : pheap_strerror(rc));
+	return rc;
+}
+
+/* The library's sentence begins with the file, and may hold a clause for who writes programs. */
+static int open_tell(const char *path, enum kv_open how, int rc)
+{
+	const char *detail = pheap_error_detail(NULL), *flag, *begin = NULL, *end;
+	size_t n = strncmp(detail, path, strlen(path)) == 0 ? strlen(path) : 0;
+
+	if (rc == -ENOENT && how != KV_MAKE && access(path, F_OK) != 0 && errno == ENOENT) {
+		fprintf(stderr, "pheap-kv: %s: no such file; put or load makes one\n", path);
+		return rc;
+	}
+	if (!*detail)
+		return kv_store_fail(&(struct kv_store){0}, rc, path);
+	flag = strstr(detail + n, "PHEAP_");
+	for (const char *p = detail + n; flag && p < flag; p++)
+		if (strncmp(p, "; ", 2) == 0)
+			begin = p;
+	end = begin ? strstr(flag, "; ") : NULL;
+	fprintf(stderr, "pheap-kv: %.*s%s\n", (int)(begin ? begin - detail : (ptrdiff_t)strlen(detail)),
+		detail, end ? end : "");
 	return rc;
 }
 
@@ -92,29 +117,64 @@ static int roots_get(struct kv_store *store, enum kv_open how)
 	return 0;
 }
 
+/* Alone and empty: nobody's work goes with the file. */
+static bool store_unused(const struct kv_store *store)
+{
+	struct pheap_stats stats;
+	struct kv_shard sum = {0};
+
+	if (pheap_stats(store->h, &stats, sizeof(stats)) != 0 || stats.member_count > 1)
+		return false;
+	if (store->map)
+		kv_map_sum(store->map, &sum);
+	return sum.record_count == 0 && (!store->load || kv_load_done(store->load) == 0);
+}
+
+void kv_store_abandon(struct kv_store *store)
+{
+	if (store->made && store_unused(store))
+		(void)unlink(store->path); /* S2; before the close: others would find the heap free then */
+	(void)pheap_close(store->h);
+	store->h = NULL;
+}
+
 static int open_fail(struct kv_store *store, int rc, const char *path)
 {
 	kv_store_fail(store, rc, path);
-	(void)pheap_close(store->h);
-	store->h = NULL;
+	store->map = NULL; /* a transaction that failed left no roots */
+	store->load = NULL;
+	kv_store_abandon(store);
 	return rc;
+}
+
+static int heap_open(struct kv_store *ret, const char *path, enum kv_open how,
+		     const struct pheap_options *opt)
+{
+	uint32_t flags = how == KV_READ ? PHEAP_RDONLY : how == KV_MAKE ? PHEAP_CREATE : 0;
+	int rc;
+
+	if (how != KV_MAKE)
+		return pheap_open(path, flags, opt, &ret->h);
+	rc = pheap_open(path, flags | PHEAP_EXCL, opt, &ret->h);
+	ret->made = rc == 0;
+	return rc == -EEXIST ? pheap_open(path, flags, opt, &ret->h) : rc;
 }
 
 int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
-	uint32_t flags = how == KV_READ ? PHEAP_RDONLY : how == KV_MAKE ? PHEAP_CREATE : 0;
 	int rc;
 
 	memset(ret, 0, sizeof(*ret));
+	ret->path = path;
 	opt.durability = PHEAP_PROCESS;
 	opt.max_size = max_size;
 	opt.layout = KV_LAYOUT;
 	opt.types = types_get(&opt.type_count);
-	rc = pheap_open(path, flags, &opt, &ret->h);
+	rc = heap_open(ret, path, how, &opt);
 	if (rc) {
 		ret->h = NULL;
-		return kv_store_fail(ret, rc, path);
+		return open_tell(path, how, rc);
 	}
 	rc = pheap_info(ret->h, &ret->info, sizeof(ret->info));
 	if (rc)

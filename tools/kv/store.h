@@ -5,9 +5,12 @@
  * Invariant
  *   S1  Whoever opens for writing has written into "life" what the open recovered, before it changes
  *       anything else.
+ *   S2  A file is only removed by the open that made it, while nothing is in it and nobody else is attached.
  */
 #ifndef KV_STORE_H
 #define KV_STORE_H
+
+#include <stdbool.h>
 
 #include "durable.h"
 
@@ -20,6 +23,8 @@ enum kv_open {
 /* A heap that is opened for reading and was just made has no roots: the last three are NULL. */
 struct kv_store {
 	pheap *h;
+	const char *path;
+	bool made; /* this open made the file */
 	struct pheap_info info;
 	const struct kv_map *map;
 	const struct kv_load *load;
@@ -29,6 +34,9 @@ struct kv_store {
 /* max_size: of a new heap, bytes; 0: the library's default. An error has been told on stderr. */
 int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size);
 int kv_store_close(struct kv_store *store);
+
+/* In place of kv_store_close, after a failure: also removes a file that was made for what failed (S2). */
+void kv_store_abandon(struct kv_store *store);
 
 /* A line on stdout if the heap had not been closed: its user was killed. */
 void kv_store_tell_recovery(const struct kv_store *store);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "format.h"
+#include "identity.h"
 
 void fail(const char *format, ...)
 {
@@ -41,6 +43,12 @@ void usage_fail(const char *format, ...)
 	exit(EXIT_USAGE);
 }
 
+void option_fail(const char *command, int c, char **argv)
+{
+	usage_fail(c == ':' ? "%s: option '%s' needs a value" : "%s: unknown option '%s'", command,
+		   argv[optind - 1]);
+}
+
 const char *plain_text(const char *src, size_t n, char *buf, size_t buf_size)
 {
 	size_t i;
@@ -65,6 +73,18 @@ void json_print(const char *s)
 			putchar(c);
 	}
 	putchar('"');
+}
+
+const char *size_text(uint64_t n, char *buf, size_t buf_size)
+{
+	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+	double value = (double)n;
+	unsigned i = 0;
+
+	for (; value >= 1024 && i < 4; i++)
+		value /= 1024;
+	snprintf(buf, buf_size, i ? "%.1f %s" : "%.0f %s", value, units[i]);
+	return buf;
 }
 
 bool size_parse(const char *text, uint64_t *ret)
@@ -171,6 +191,8 @@ static void super_read(struct heap_file *h, bool allow_damaged)
 
 static void state_read(struct heap_file *h)
 {
+	struct identity id;
+
 	h->state_copy = -1;
 	for (int i = 0; i < 2; i++) {
 		struct phd_state s;
@@ -181,6 +203,9 @@ static void state_read(struct heap_file *h)
 		h->state = s;
 		h->state_copy = i;
 	}
+	identity_read(&id, h->fd);
+	h->same_boot = identity_same_boot(&id, &h->state);
+	h->same_file = identity_same_file(&id, &h->state);
 }
 
 void heap_file_open(struct heap_file *h, const char *path, bool allow_damaged)

@@ -34,6 +34,7 @@ struct heap_file {
 	int state_copy;	      /* -1: none is valid */
 	uint64_t chunk_count; /* that the file backs */
 	bool attached;
+	bool same_boot, same_file; /* as the state sector says */
 };
 
 /* A window over the file, for reads that go forward in small steps. */
@@ -63,9 +64,14 @@ bool heap_file_block(const struct heap_file *h, uint64_t off, struct heap_block 
 /* Prints "pheap: ...", exits with EXIT_FAILED or EXIT_USAGE. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void usage_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* For an option that getopt_long answered with c. */
+_Noreturn void option_fail(const char *command, int c, char **argv);
 /* s as text that a terminal can take: at most n bytes of src up to a NUL, others than plain ones as '?'. */
 const char *plain_text(const char *src, size_t n, char *buf, size_t buf_size);
 void json_print(const char *s);
+
+/* n bytes in a unit that fits. */
+const char *size_text(uint64_t n, char *buf, size_t buf_size);
 
 /* A number with K, M, G or T behind it, powers of 1024; or 0x... False: not one. */
 bool size_parse(const char *text, uint64_t *ret);

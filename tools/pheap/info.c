@@ -30,18 +30,6 @@ struct sums {
 	uint64_t lane_active_count, tx_count, odd_count;
 };
 
-static const char *human(uint64_t n, char *buf, size_t size)
-{
-	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-	double value = (double)n;
-	unsigned i = 0;
-
-	for (; value >= 1024 && i < 4; i++)
-		value /= 1024;
-	snprintf(buf, size, i ? "%.1f %s" : "%.0f %s", value, units[i]);
-	return buf;
-}
-
 static void run_sum(const struct heap_file *h, struct window *w, struct sums *s, uint64_t chunk,
 		    uint64_t desc)
 {
@@ -159,7 +147,13 @@ static const char *state_text(const struct heap_file *h)
 {
 	if (h->state_copy < 0)
 		return "damaged";
-	return h->attached ? "in use" : h->state.clean ? "clean" : "not closed cleanly";
+	if (h->attached)
+		return "in use";
+	if (h->state.clean)
+		return "clean";
+	if (!h->same_file)
+		return "copied without a clean close";
+	return h->same_boot ? "not closed cleanly" : "of another boot";
 }
 
 static unsigned fragmentation(const struct sums *s)
@@ -195,8 +189,8 @@ static void types_text(const struct sums *s)
 	for (uint32_t i = 0; i <= PHD_TYPE_TYPE; i++)
 		if (s->types[i].declared || s->types[i].block_count || s->types[i].run_free_size)
 			printf("  %6u %-20s %-12" PRIu64 " %-12s %s\n", i, type_name(s, i),
-			       s->types[i].block_count, human(s->types[i].size, size, sizeof size),
-			       human(s->types[i].run_free_size, free_size, sizeof free_size));
+			       s->types[i].block_count, size_text(s->types[i].size, size, sizeof size),
+			       size_text(s->types[i].run_free_size, free_size, sizeof free_size));
 }
 
 static void members_text(const struct heap_file *h)
@@ -213,6 +207,26 @@ static void members_text(const struct heap_file *h)
 	}
 }
 
+/* The library judges the same way: a heap that it refuses must not be said to recover by itself. */
+static void advice_text(const struct heap_file *h)
+{
+	if (h->state_copy >= 0 && h->state.clean)
+		return;
+	if (h->state_copy < 0)
+		printf("No copy of its state is valid");
+	else if (!h->same_file)
+		printf("It was copied without a clean close");
+	else if (!h->same_boot)
+		printf("The machine went down before it was closed");
+	else
+		printf("Nobody is attached, and it was not closed cleanly");
+	printf(": numbers as before recovery.\n'pheap-fsck -n %s' says what recovery will do; ", h->path);
+	if (h->state_copy >= 0 && h->same_file && h->same_boot)
+		printf("opening it recovers it.\n");
+	else
+		printf("programs are refused; 'pheap-fsck -y %s' accepts it.\n", h->path);
+}
+
 static void text_print(const struct heap_file *h, const struct sums *s)
 {
 	uint64_t data = h->chunk_count * PHD_CHUNK_SIZE, journal = h->super.journal_count * PHD_CHUNK_SIZE;
@@ -226,30 +240,28 @@ static void text_print(const struct heap_file *h, const struct sums *s)
 	       plain_text(h->super.layout, sizeof h->super.layout, layout, sizeof layout));
 	printf("format:        %u.%u, durability PROCESS\n", h->super.version >> 16,
 	       h->super.version & 0xffff);
-	printf("file:          %s (%s on disk), may grow to %s\n", human(h->size, a, sizeof a),
-	       human(h->allocated_size, b, sizeof b), human(h->super.size_max, c, sizeof c));
+	printf("file:          %s (%s on disk), may grow to %s\n", size_text(h->size, a, sizeof a),
+	       size_text(h->allocated_size, b, sizeof b), size_text(h->super.size_max, c, sizeof c));
 	printf("data:          %" PRIu64 " chunks of %u bytes (%s), at most %" PRIu64 "\n", h->chunk_count,
-	       PHD_CHUNK_SIZE, human(data, a, sizeof a), h->super.chunk_max);
+	       PHD_CHUNK_SIZE, size_text(data, a, sizeof a), h->super.chunk_max);
 	printf("in blocks:     %s (%" PRIu64 " %%) in %" PRIu64 " blocks, %" PRIu64 " runs, %" PRIu64
 	       " extents\n",
-	       human(s->allocated_size, a, sizeof a), percent(s->allocated_size, data), s->block_count,
+	       size_text(s->allocated_size, a, sizeof a), percent(s->allocated_size, data), s->block_count,
 	       s->run_count, s->extent_count);
-	printf("free:          %s in %" PRIu64 " chunks, %s in runs\n", human(free_size, a, sizeof a),
-	       s->chunk_free_count, human(s->run_free_size, b, sizeof b));
+	printf("free:          %s in %" PRIu64 " chunks, %s in runs\n", size_text(free_size, a, sizeof a),
+	       s->chunk_free_count, size_text(s->run_free_size, b, sizeof b));
 	printf("fragmentation: %u %%, longest row of free chunks %s\n", fragmentation(s),
-	       human(s->chunk_free_run_max * PHD_CHUNK_SIZE, a, sizeof a));
-	printf("journal:       %s, and %u lanes of %s\n", human(journal, a, sizeof a), h->super.lane_count,
-	       human(h->super.lane_log_size, b, sizeof b));
+	       size_text(s->chunk_free_run_max * PHD_CHUNK_SIZE, a, sizeof a));
+	printf("journal:       %s, and %u lanes of %s\n", size_text(journal, a, sizeof a),
+	       h->super.lane_count, size_text(h->super.lane_log_size, b, sizeof b));
 	printf("transactions:  %" PRIu64 " ended, %" PRIu64 " in flight\n", s->tx_count,
 	       s->lane_active_count);
 	types_text(s);
 	if (h->attached) {
 		printf("attached (the numbers above are of a moment):\n");
 		members_text(h);
-	} else if (h->state_copy < 0 || !h->state.clean) {
-		printf("Nobody is attached, and it was not closed cleanly: numbers as before recovery.\n"
-		       "'pheap-fsck -n %s' says what recovery will do; opening it recovers it.\n",
-		       h->path);
+	} else {
+		advice_text(h);
 	}
 	if (s->odd_count)
 		printf("%" PRIu64 " descriptors are impossible: run pheap-fsck -n -f\n", s->odd_count);
@@ -352,7 +364,7 @@ int command_info(int argc, char **argv)
 	bool json = false;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
 		switch (c) {
 		case 'j':
 			json = true;
@@ -361,7 +373,7 @@ int command_info(int argc, char **argv)
 			puts("Usage: pheap info [--json] FILE");
 			return 0;
 		default:
-			usage_fail("info: unknown option");
+			option_fail("info", c, argv);
 		}
 	if (argc - optind != 1)
 		usage_fail("info: give one file");

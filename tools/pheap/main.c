@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "heap_file.h"
 #include "pheap.h"
@@ -26,21 +27,46 @@ static const char usage_text[] =
 	"      --size N      bytes to begin with (K, M, G, T: powers of 1024)\n"
 	"      --max N       bytes it may grow to; cannot be changed later\n"
 	"      --layout NAME name of the data's layout, at most 63 bytes\n"
-	"      --lanes N     threads that can use it at once\n"
+	"      --lanes N     lanes; a thread takes one, a process one more once it allocates\n"
 	"      --members N   processes that can be attached at once\n"
 	"      --json        one JSON object\n"
 	"      --help, --version\n"
 	"\n"
 	"Exit code: 0 done, 1 failed, 2 usage. To check a heap, see pheap-fsck(8).\n";
 
-static uint64_t size_option(const char *name, const char *text, uint64_t max)
+static uint64_t size_option(const char *name, const char *text)
+{
+	uint64_t n;
+
+	if (!size_parse(text, &n) || !n || n > PHD_SIZE_MAX)
+		usage_fail("%s %s: give a number from 1 to %llu, with K, M, G or T behind it if you like",
+			   name, text, (ull)PHD_SIZE_MAX);
+	return n;
+}
+
+static uint32_t count_option(const char *name, const char *text, uint32_t max)
 {
 	uint64_t n;
 
 	if (!size_parse(text, &n) || !n || n > max)
-		usage_fail("%s %s: give a number above 0, with K, M, G or T behind it if you like", name,
-			   text);
-	return n;
+		usage_fail("%s %s: give a number from 1 to %u", name, text, max);
+	return (uint32_t)n;
+}
+
+static void created_print(const char *path, const struct pheap_info *info)
+{
+	uint64_t disk_size = info->file_size;
+	char disk[32], max[32], apparent[32];
+	struct stat st;
+
+	if (stat(path, &st) == 0)
+		disk_size = (uint64_t)st.st_blocks * 512;
+	printf("%s: created, %s on disk, may grow to %s", path, size_text(disk_size, disk, sizeof disk),
+	       size_text(info->max_size, max, sizeof max));
+	if (info->file_size / 2 > disk_size)
+		printf(" (apparent size %s: a sparse directory of about 1/73 of the maximum)",
+		       size_text(info->file_size, apparent, sizeof apparent));
+	putchar('\n');
 }
 
 int command_create(int argc, char **argv)
@@ -60,28 +86,28 @@ int command_create(int argc, char **argv)
 	int c, rc;
 
 	opt.durability = PHEAP_PROCESS;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
 		switch (c) {
 		case 's':
-			opt.initial_size = size_option("--size", optarg, PHD_SIZE_MAX);
+			opt.initial_size = size_option("--size", optarg);
 			break;
 		case 'm':
-			opt.max_size = size_option("--max", optarg, PHD_SIZE_MAX);
+			opt.max_size = size_option("--max", optarg);
 			break;
 		case 'l':
 			opt.layout = optarg;
 			break;
 		case 'n':
-			opt.lane_count = (uint32_t)size_option("--lanes", optarg, PHD_LANE_MAX);
+			opt.lane_count = count_option("--lanes", optarg, PHD_LANE_MAX);
 			break;
 		case 'p':
-			opt.member_count = (uint32_t)size_option("--members", optarg, PHD_MEMBER_MAX);
+			opt.member_count = count_option("--members", optarg, PHD_MEMBER_MAX);
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
 			return 0;
 		default:
-			usage_fail("create: unknown option or missing value");
+			option_fail("create", c, argv);
 		}
 	if (argc - optind != 1)
 		usage_fail("create: give one file");
@@ -90,8 +116,7 @@ int command_create(int argc, char **argv)
 		fail("%s", *pheap_error_detail(NULL) ? pheap_error_detail(NULL) : pheap_strerror(rc));
 	rc = pheap_info(h, &info, sizeof info);
 	if (!rc)
-		printf("%s: created, %llu bytes, may grow to %llu\n", argv[optind], (ull)info.file_size,
-		       (ull)info.max_size);
+		created_print(argv[optind], &info);
 	rc = pheap_close(h);
 	if (rc)
 		fail("%s: created, but closing it failed: %s", argv[optind], pheap_strerror(rc));
@@ -106,6 +131,7 @@ int main(int argc, char **argv)
 	} commands[] = {{"create", command_create}, {"info", command_info}, {"dump", command_dump}};
 	int rc;
 
+	opterr = 0; /* option_fail tells it */
 	if (argc < 2)
 		usage_fail("no command given");
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
@@ -115,8 +141,7 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "--version")) {
 		uint32_t v = pheap_version();
 
-		printf("pheap " PHEAP_COMMAND_VERSION ", library %u.%u.%u\n", v >> 16, v >> 8 & 0xff,
-		       v & 0xff);
+		printf("pheap " PHEAP_COMMAND_VERSION ", library %u.%u\n", v >> 16, v & 0xffff);
 		return 0;
 	}
 	for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {
