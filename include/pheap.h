@@ -234,8 +234,8 @@ struct pheap_options {
 	/* Creation: processes that can be attached at once, at most 4096. 0: 4, 32, 128 or 256, for an
 	 * initial_size below 1, 16, 256 MiB, or not. */
 	uint32_t member_count;
-	/* Creation: lanes, at most 16383. A thread uses one, and a second one once an allocation or a
-	 * long log of it had to make room. 0: 8, 64, 256 or 1024, by the same sizes. */
+	/* Creation: lanes, at most 16383. Each thread that uses the heap takes one until it ends, and each
+	 * process one more once an allocation had to make room. 0: 8, 64, 256 or 1024, by the same sizes. */
 	uint32_t lane_count;
 };
 #define PHEAP_OPTIONS_INIT \

@@ -144,7 +144,7 @@ const char *problem_code(enum fsck_problem id);
 
 /* image.c */
 void image_open(struct fsck *f);
-void image_close(struct fsck *f); /* also frees what the passes keep in f */
+void image_close(struct fsck *f);				    /* also frees what the passes keep in f */
 void image_read(struct fsck *f, uint64_t off, void *buf, size_t n); /* past the end: zeros */
 void image_write(struct fsck *f, uint64_t off, const void *buf, size_t n);
 void image_write_word(struct fsck *f, uint64_t off, uint64_t word);

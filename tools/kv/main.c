@@ -344,7 +344,8 @@ static void stats_print(const struct kv_store *store, const struct pheap_stats *
 	printf("undone                %llu\n", (unsigned long long)life->back_count);
 	printf("completed             %llu\n", (unsigned long long)life->forward_count);
 	printf("slowest recovery      %.3f ms\n", (double)life->recovery_ns_max / 1e6);
-	printf("transactions ended    %llu, the library's own included\n", (unsigned long long)stats->tx_count);
+	printf("transactions ended    %llu, the library's own included\n",
+	       (unsigned long long)stats->tx_count);
 	printf("file bytes            %llu\n", (unsigned long long)stats->file_size);
 	printf("allocated bytes       %llu\n", (unsigned long long)stats->allocated_size);
 	printf("blocks                %llu\n", (unsigned long long)stats->block_count);
