@@ -37,14 +37,14 @@ static bool chunk_take(struct pheap *h, uint64_t word, uint64_t chunk)
 		return false;
 	if (ph_desc_raw(h, chunk) == 0)
 		return true;
-	ph_word_release(h, owner, word);
+	ph_word_release(owner, word);
 	return false;
 }
 
 void ph_chunk_unclaim(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count)
 {
 	for (uint64_t i = 0; i < count; i++)
-		ph_word_release(h, &h->words[chunk + i].owner, word);
+		ph_word_release(&h->words[chunk + i].owner, word);
 }
 
 bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count)
@@ -234,7 +234,7 @@ static int heap_grow(struct pheap_tx *tx, uint64_t count, uint64_t seen)
 
 		/* Somebody else grew it while we waited: look again before growing more. */
 		rc = ph_chunk_count(h) > seen ? 0 : ph_grow_locked(h, count);
-		ph_word_release(h, &h->coord->growth, mine);
+		ph_word_release(&h->coord->growth, mine);
 	}
 	ph_tx_internal_abort(helper);
 	return rc;

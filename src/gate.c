@@ -33,7 +33,7 @@ static void switcher_wake(struct pheap *h)
 void ph_gate_leave_slow(pheap_tx *tx)
 {
 	if (tx->gate == PHD_MODE_EXCLUSIVE && !ph_word_drop_quiet(&tx->h->coord->writer, tx->word))
-		ph_word_release(tx->h, &tx->h->coord->writer, tx->word);
+		ph_word_release_lock(&tx->h->coord->writer, tx->word);
 	switcher_wake(tx->h);
 }
 
@@ -47,37 +47,41 @@ static bool lane_other(const struct pheap *h, uint32_t i, uint32_t mode)
 	       (other != mode || mode == PHD_MODE_EXCLUSIVE);
 }
 
+static int drain_timeout(struct pheap *h, uint32_t i)
+{
+	char who[64];
+
+	ph_member_describe(h, ph_member_of_lane(h, i), who, sizeof(who));
+	return ph_error(h, -ETIMEDOUT, "waited too long for the open transaction of %s, which is alive", who);
+}
+
 /* Waits until lane i is idle, or in the wanted mode, or recovered. */
 static int lane_drain(pheap_tx *tx, uint32_t i, uint32_t mode, uint64_t start_ns)
 {
 	struct pheap *h = tx->h;
+	struct ph_wait w = {.mine = tx->word, .note = PHD_WAIT_DRAIN};
+	int rc = 0;
 
 	for (int spin = 0; spin < DRAIN_SPIN_COUNT; spin++) {
 		if (!lane_other(h, i, mode))
 			return 0;
 		ph_pause();
 	}
-	for (;;) {
+	ph_word_note(h, &w,
+		     PHD_WORD(PHD_STATE_GEN(__atomic_load_n(&h->lanes[i].state, __ATOMIC_RELAXED)), i));
+	while (rc >= 0) {
 		uint32_t seen = (uint32_t)__atomic_load_n(&h->coord->drain, __ATOMIC_ACQUIRE);
-		int rc;
 
 		if (!lane_other(h, i, mode))
-			return 0;
-		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
-			char who[64];
-
-			ph_member_describe(h, ph_member_of_lane(h, i), who, sizeof(who));
-			return ph_error(h, -ETIMEDOUT,
-					"waited too long for the open transaction of %s, which is alive",
-					who);
-		}
-		if (ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen, DRAIN_NAP_NS) !=
-		    -ETIMEDOUT)
-			continue;
-		rc = ph_member_check_lane(h, i);
-		if (rc < 0)
-			return rc;
+			break;
+		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns)
+			rc = drain_timeout(h, i);
+		else if (ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen,
+					   DRAIN_NAP_NS) == -ETIMEDOUT)
+			rc = ph_member_check_lane(h, i);
 	}
+	ph_word_note_clear(h, &w);
+	return rc < 0 ? rc : 0;
 }
 
 static bool gate_fits(const pheap_tx *tx, uint64_t gate)
@@ -105,7 +109,23 @@ static int gate_change(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 	return 0;
 }
 
-/* The lane is idle; on success it is active and the gate fits, on error it is idle again. */
+/* The word of who changes the mode. 0: taken; 1: no more need, the gate fits; or an error. */
+static int switcher_take(pheap_tx *tx, uint64_t start_ns)
+{
+	struct pheap *h = tx->h;
+	struct ph_wait w = {.mine = tx->word, .note = PHD_WAIT_SWITCH, .queued = true, .start_ns = start_ns};
+	int rc = 0;
+
+	while (rc == 0 && ph_word_try_wait(h, &h->coord->switcher, &w) == PH_BUSY)
+		rc = gate_fits(tx, __atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE))
+			     ? 1
+			     : ph_word_nap(h, &h->coord->switcher, &w, "the change of mode");
+	ph_word_wait_end(h, &h->coord->switcher, &w);
+	return rc;
+}
+
+/* The lane is idle. 0: it is active and the gate fits; 1: it is idle, look at the gate again; or an error, and it is
+ * idle. */
 static int gate_switch(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 {
 	struct pheap *h = tx->h;
@@ -114,8 +134,8 @@ static int gate_switch(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 
 	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE),
 			 __ATOMIC_RELEASE);
-	rc = ph_word_take(h, &h->coord->switcher, tx->word, "the change of mode");
-	if (rc < 0) {
+	rc = switcher_take(tx, start_ns);
+	if (rc) {
 		lane_idle(tx);
 		return rc;
 	}
@@ -132,7 +152,8 @@ static int gate_switch(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 	}
 	if (rc)
 		lane_idle(tx);
-	ph_word_release(h, &h->coord->switcher, mine);
+	/* All of them: whom the gate fits now does not need the word. */
+	ph_word_release(&h->coord->switcher, mine);
 	return rc;
 }
 
@@ -182,7 +203,7 @@ static bool bias_due(pheap_tx *tx)
 static int bias_take(pheap_tx *tx, uint64_t start_ns)
 {
 	tx->exclusive_row = 0;
-	ph_word_release(tx->h, &tx->h->coord->writer, tx->word);
+	ph_word_release_lock(&tx->h->coord->writer, tx->word);
 	lane_idle(tx);
 	return gate_switch(tx, PHD_GATE_BIAS(tx->lane_idx), start_ns);
 }
@@ -195,31 +216,22 @@ static int bias_take(pheap_tx *tx, uint64_t start_ns)
 static int writer_take(pheap_tx *tx, bool nowait, uint64_t start_ns)
 {
 	struct pheap *h = tx->h;
-	uint64_t nap_ns = 0;
+	struct ph_wait w = {.mine = tx->word, .note = PHD_WAIT_WRITER, .queued = true, .start_ns = start_ns};
+	int rc = 0;
 
-	for (;;) {
-		uint64_t seen;
-		int rc = 0;
-
-		if (ph_word_try(h, &h->coord->writer, tx->word) != PH_BUSY)
-			return 0;
-		seen = __atomic_load_n(&h->coord->writer, __ATOMIC_ACQUIRE);
+	while (rc == 0 && ph_word_try_wait(h, &h->coord->writer, &w) == PH_BUSY)
 		if (nowait)
 			rc = ph_error(h, -EAGAIN, "another transaction has the heap for itself");
 		else if (__atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) != PHD_MODE_EXCLUSIVE)
 			rc = 1; /* step aside while the mode changes: an active lane is waited for */
-		else if (!ph_word_held(h, seen))
-			continue;
-		else if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns)
-			rc = ph_word_timeout(h, seen, "the exclusive transaction");
 		else
-			rc = ph_word_wait(h, &h->coord->writer, seen, &nap_ns);
-		if (rc) {
-			lane_idle(tx);
-			switcher_wake(h);
-			return rc;
-		}
+			rc = ph_word_nap(h, &h->coord->writer, &w, "the exclusive transaction");
+	ph_word_wait_end(h, &h->coord->writer, &w);
+	if (rc) {
+		lane_idle(tx);
+		switcher_wake(h);
 	}
+	return rc;
 }
 
 /* NOWAIT: may the mode be changed without waiting for anybody? */
@@ -236,7 +248,8 @@ static int switch_refuse(pheap_tx *tx)
 	return 0;
 }
 
-/* The lane is active. After EXCLUSIVE it may still lack the writer word. 0, or an error and it is idle. */
+/* The lane is active. After EXCLUSIVE it may still lack the writer word. 0; 1: it is idle, look again; or an error, and
+ * it is idle. */
 static int gate_pass(pheap_tx *tx, bool nowait, uint64_t start_ns)
 {
 	uint64_t gate = __atomic_load_n(&tx->h->coord->gate, __ATOMIC_ACQUIRE);
@@ -260,19 +273,19 @@ int ph_gate_enter_slow(pheap_tx *tx, bool nowait)
 	for (;;) {
 		if (tx->mode == PHD_MODE_EXCLUSIVE && start_ns == 0 &&
 		    __atomic_load_n(&tx->h->coord->gate, __ATOMIC_ACQUIRE) == PHD_MODE_EXCLUSIVE &&
-		    ph_word_take_free(&tx->h->coord->writer, tx->word)) {
+		    ph_word_take_free_lock(&tx->h->coord->writer, tx->word)) {
 			tx->gate = PHD_MODE_EXCLUSIVE;
 			if (nowait || !bias_due(tx))
 				return 0;
 			start_ns = ph_os->clock_ns();
-			return bias_take(tx, start_ns);
+			rc = bias_take(tx, start_ns);
+		} else {
+			if (start_ns == 0)
+				start_ns = ph_os->clock_ns();
+			rc = gate_pass(tx, nowait, start_ns);
+			if (rc == 0 && tx->gate == PHD_MODE_EXCLUSIVE)
+				rc = writer_take(tx, nowait, start_ns);
 		}
-		if (start_ns == 0)
-			start_ns = ph_os->clock_ns();
-		rc = gate_pass(tx, nowait, start_ns);
-		if (rc || tx->gate != PHD_MODE_EXCLUSIVE)
-			return rc;
-		rc = writer_take(tx, nowait, start_ns);
 		if (rc <= 0)
 			return rc;
 		ph_gate_announce(tx, tx->h, tx->mode);

@@ -53,6 +53,7 @@
  * ignore. */
 #define PHD_INCOMPAT_KNOWN 0ull
 #define PHD_RO_COMPAT_KNOWN 0ull
+#define PHD_COMPAT_EPHEMERAL 1ull /* the file goes with its last user */
 
 /* J. Written once, at creation, to both copies; never changed afterwards. One sector each. */
 struct phd_super {
@@ -134,15 +135,19 @@ struct phd_coord {
 	 * low half */
 	/* 0x088 */ uint64_t pad2[7];
 	/* 0x0c0 */ uint64_t writer;	      /* word: the exclusive transaction, unless the gate is biased */
-	/* 0x0c8 */ uint64_t writer_last;     /* lane + 1 of the last one; under writer */
-	/* 0x0d0 */ uint64_t pad3[6];
+	/* 0x0c8 */ uint64_t writer_next;     /* see phd_stripe.next */
+	/* 0x0d0 */ uint64_t writer_last;     /* lane + 1 of the last one; under writer */
+	/* 0x0d8 */ uint64_t pad3[5];
 	/* 0x100 */ uint64_t switcher;	      /* word: who changes the gate */
-	/* 0x108 */ uint64_t pad4[7];
+	/* 0x108 */ uint64_t switcher_next;
+	/* 0x110 */ uint64_t pad4[6];
 	/* 0x140 */ uint64_t directory;	      /* word: latch of all descriptors */
 	/* 0x148 */ uint64_t directory_change_count; /* bumped under the latch when chunks became free */
 	/* 0x150 */ uint64_t pad5[6];
 	/* 0x180 */ uint64_t growth;	      /* word: who grows the file */
-	/* 0x188 */ uint64_t pad6[7];
+	/* 0x188 */ uint64_t recovered_count; /* members recovered by survivors since the first opener */
+	/* 0x190 */ uint64_t reap;	      /* counts members that went with holds: their objects wait to be freed */
+	/* 0x198 */ uint64_t pad6[5];
 	/* 0x1c0 */ uint64_t reserved[72];    /* WAL ring words */
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
@@ -158,13 +163,16 @@ struct phd_member {
 };
 #define PHD_MEMBER_FENCE 1u /* could not register for membarrier: fences in begin */
 #define PHD_MEMBER_READER 2u
+#define PHD_MEMBER_HOLDS 4u /* took held references: what it leaves has to be looked for */
 static_assert(sizeof(struct phd_member) == 64, "one line");
 
 /* B. A lock stripe. */
 struct phd_stripe {
 	/* 0x00 */ uint64_t word;
-	/* 0x08 */ uint64_t pad[7];
+	/* 0x08 */ uint64_t next; /* word of the waiter that watches the holder; PHD_NEXT_FIRST: it goes first */
+	/* 0x10 */ uint64_t pad[6];
 };
+#define PHD_NEXT_FIRST 1ull
 static_assert(sizeof(struct phd_stripe) == 64, "one line");
 
 /* J (first line) and B (second line). One thread's journal head. */
@@ -176,12 +184,16 @@ struct phd_lane {
 	/* 0x18 */ uint64_t lsn;      /* 0 while durability is PROCESS */
 	/* 0x20 */ uint64_t owner;    /* attachment << 16 | slot + 1; 0: free lane. CAS */
 	/* 0x28 */ uint64_t reserved[3];
-	/* 0x40 */ uint64_t wait_gen; /* gen of the word's owner that this lane waits for */
-	/* 0x48 */ uint32_t wait_stripe; /* stripe + 1 that this lane waits for; 0: none */
+	/* 0x40 */ uint64_t wait_gen;	 /* gen << 16 | lane of the owner that this lane waits for */
+	/* 0x48 */ uint32_t wait_stripe; /* stripe + 1 that this lane waits for, or PHD_WAIT_*; 0: none */
 	/* 0x4c */ uint32_t note_overflow; /* 1: holds shared stripes beyond the notes: counts as all */
 	/* 0x50 */ uint32_t notes[PHD_NOTE_COUNT]; /* stripe + 1 held shared; 0: none */
 };
 static_assert(sizeof(struct phd_lane) == 128, "two lines");
+#define PHD_WAIT_WRITER 0xffffffffu /* the exclusive transaction */
+#define PHD_WAIT_SWITCH 0xfffffffeu /* a change of mode */
+#define PHD_WAIT_DRAIN 0xfffffffdu  /* lanes of another mode, or shared holders, to end */
+#define PHD_WAIT_LATCH 0xfffffffcu  /* a latch of the allocator, or growth */
 
 /* Lane state word: gen:47 | mode:8 | step:8 (top bit 0). */
 #define PHD_STEP_IDLE 0u
@@ -252,7 +264,8 @@ struct phd_head {
 	/* 0x008 */ uint64_t chunk_count; /* chunks backed by the file; only grows. Under growth, after the
 	 * space exists */
 	/* 0x010 */ uint64_t types_off;	  /* first phd_type, 0: none */
-	/* 0x018 */ uint64_t reserved[5];
+	/* 0x018 */ uint64_t holds_off;	  /* phd_holds, 0: none yet. Under the stripe of names */
+	/* 0x020 */ uint64_t reserved[4];
 	/* 0x040 */ uint64_t roots[PHD_ROOT_BUCKETS]; /* first phd_root of each bucket */
 };
 static_assert(sizeof(struct phd_head) == 0x240, "size");
@@ -280,6 +293,42 @@ struct phd_type {
 };
 static_assert(sizeof(struct phd_type) == 0x60, "size");
 
+/* A. Table of held references; a block of type PHD_TYPE_HOLDS. Never freed. */
+struct phd_holds {
+	/* 0x00 */ uint64_t bucket_count; /* a power of two */
+	/* 0x08 */ uint64_t reserved;
+	/* 0x10 */ uint64_t buckets[];	  /* first phd_hold of each */
+};
+static_assert(sizeof(struct phd_holds) == 0x10, "size");
+#define PHD_HOLD_BUCKET(object_off, bits) ((bits) ? ((object_off) >> 3) * 0x9e3779b97f4a7c15ull >> (64 - (bits)) : 0)
+
+/* A. What one member holds of one object; a block of type PHD_TYPE_HOLD. Void once the slot has another
+ * attachment. */
+struct phd_hold {
+	/* 0x00 */ uint64_t next_off;
+	/* 0x08 */ uint64_t object_off;
+	/* 0x10 */ uint64_t attachment;
+	/* 0x18 */ uint32_t slot;
+	/* 0x1c */ uint32_t count;
+};
+static_assert(sizeof(struct phd_hold) == 0x20, "size");
+
+/* A. What one member has of the permits of a semaphore; void once the slot has another attachment. */
+struct phd_permit_cell {
+	/* 0x00 */ uint64_t attachment;
+	/* 0x08 */ int64_t balance; /* taken, less lent */
+};
+static_assert(sizeof(struct phd_permit_cell) == 0x10, "size");
+
+/* A. A counting semaphore; a block of type PHD_TYPE_PERMITS. Free are: total less the balances that are not void. */
+struct phd_permits {
+	/* 0x00 */ uint64_t total;
+	/* 0x08 */ uint64_t change; /* bumped when permits come back; futex in the low half */
+	/* 0x10 */ uint64_t reserved[2];
+	/* 0x20 */ struct phd_permit_cell cells[]; /* by member slot: member_count */
+};
+static_assert(sizeof(struct phd_permits) == 0x20, "size");
+
 /* A. Chunk descriptor word, one per chunk: kind:2 | type:17 | ... */
 #define PHD_DESC_FREE 0u
 #define PHD_DESC_RUN 1u	   /* block size / 8:12 | chunks:10: head of a run of blocks of one size and type */
@@ -301,6 +350,9 @@ static_assert(sizeof(struct phd_type) == 0x60, "size");
 #define PHD_TYPE_ROOT 65536u
 #define PHD_TYPE_TYPE 65537u
 #define PHD_TYPE_JOURNAL 65538u
+#define PHD_TYPE_HOLDS 65539u
+#define PHD_TYPE_HOLD 65540u
+#define PHD_TYPE_PERMITS 65541u
 
 #define PHD_BLOCK_SIZE_MIN 16u	/* smallest block of a run, bytes */
 #define PHD_BLOCK_SIZE_MAX 16384u /* largest block of a run, bytes */
@@ -380,17 +432,22 @@ PHD_AT(phd_coord, gate, 0x040);
 PHD_AT(phd_coord, bias_limit, 0x048);
 PHD_AT(phd_coord, drain, 0x080);
 PHD_AT(phd_coord, writer, 0x0c0);
-PHD_AT(phd_coord, writer_last, 0x0c8);
+PHD_AT(phd_coord, writer_next, 0x0c8);
+PHD_AT(phd_coord, writer_last, 0x0d0);
 PHD_AT(phd_coord, switcher, 0x100);
+PHD_AT(phd_coord, switcher_next, 0x108);
 PHD_AT(phd_coord, directory, 0x140);
 PHD_AT(phd_coord, directory_change_count, 0x148);
 PHD_AT(phd_coord, growth, 0x180);
+PHD_AT(phd_coord, recovered_count, 0x188);
+PHD_AT(phd_coord, reap, 0x190);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);
 PHD_AT(phd_member, start_ticks, 0x10);
 PHD_AT(phd_member, command, 0x18);
 PHD_AT(phd_stripe, word, 0x00);
+PHD_AT(phd_stripe, next, 0x08);
 PHD_AT(phd_lane, state, 0x00);
 PHD_AT(phd_lane, used, 0x08);
 PHD_AT(phd_lane, ext_off, 0x10);
@@ -410,6 +467,7 @@ PHD_AT(phd_log_ext, owner, 0x18);
 PHD_AT(phd_head, magic, 0x000);
 PHD_AT(phd_head, chunk_count, 0x008);
 PHD_AT(phd_head, types_off, 0x010);
+PHD_AT(phd_head, holds_off, 0x018);
 PHD_AT(phd_head, roots, 0x040);
 PHD_AT(phd_root, next_off, 0x00);
 PHD_AT(phd_root, off, 0x08);
@@ -422,6 +480,18 @@ PHD_AT(phd_type, align, 0x14);
 PHD_AT(phd_type, ptr_count, 0x18);
 PHD_AT(phd_type, name, 0x20);
 PHD_AT(phd_type, ptr_offs, 0x60);
+PHD_AT(phd_holds, bucket_count, 0x00);
+PHD_AT(phd_holds, buckets, 0x10);
+PHD_AT(phd_hold, next_off, 0x00);
+PHD_AT(phd_hold, object_off, 0x08);
+PHD_AT(phd_hold, attachment, 0x10);
+PHD_AT(phd_hold, slot, 0x18);
+PHD_AT(phd_hold, count, 0x1c);
+PHD_AT(phd_permits, total, 0x00);
+PHD_AT(phd_permits, change, 0x08);
+PHD_AT(phd_permits, cells, 0x20);
+PHD_AT(phd_permit_cell, attachment, 0x00);
+PHD_AT(phd_permit_cell, balance, 0x08);
 PHD_AT(phd_bits, word, 0x00);
 PHD_AT(phd_words, owner, 0x00);
 PHD_AT(phd_words, latch, 0x08);

@@ -25,22 +25,11 @@
 #include "word.h"
 
 #define DEADLOCK_LOOK_NS 1000000ull
+#define DRAIN_NAP_NS 250000ull
 
 static uint64_t *stripe_word(const struct pheap *h, uint32_t stripe)
 {
 	return &h->stripes[stripe].word;
-}
-
-static void wait_note(pheap_tx *tx, uint32_t stripe, uint64_t holder)
-{
-	__atomic_store_n(&tx->lane->wait_gen, PHD_WORD_GEN(holder) << 16 | PHD_WORD_LANE(holder),
-			 __ATOMIC_RELAXED);
-	__atomic_store_n(&tx->lane->wait_stripe, stripe + 1, __ATOMIC_RELEASE);
-}
-
-static void wait_clear(pheap_tx *tx)
-{
-	__atomic_store_n(&tx->lane->wait_stripe, 0, __ATOMIC_RELEASE);
 }
 
 static bool lane_notes(const struct phd_lane *lane, uint32_t stripe)
@@ -94,8 +83,14 @@ static bool cycle_from(const struct pheap *h, struct search *s, uint32_t at, uns
 }
 
 struct wait {
-	uint64_t start_ns, looked_ns, nap_ns, cycle_sum;
+	struct ph_wait word;
+	uint64_t looked_ns, cycle_sum;
 };
+
+static struct wait wait_for(const pheap_tx *tx, uint32_t stripe)
+{
+	return (struct wait){.word = {.mine = tx->word, .note = stripe + 1, .queued = true}};
+}
 
 /* One look for a cycle; -EDEADLK when it stood still since the last look and this lane is to give up. */
 static int deadlock_look(pheap_tx *tx, struct wait *w)
@@ -117,21 +112,30 @@ static int deadlock_look(pheap_tx *tx, struct wait *w)
 	return 0;
 }
 
-static int wait_once(pheap_tx *tx, uint32_t stripe, uint64_t seen, struct wait *w)
+static int wait_once(pheap_tx *tx, uint32_t stripe, struct wait *w)
+{
+	int rc = ph_word_nap(tx->h, stripe_word(tx->h, stripe), &w->word, "a lock");
+
+	return rc ? rc : deadlock_look(tx, w);
+}
+
+/* Lane i has noted the stripe: one nap until it has not. */
+static int holder_wait(pheap_tx *tx, uint32_t i, struct wait *w)
 {
 	struct pheap *h = tx->h;
+	uint32_t seen = (uint32_t)__atomic_load_n(&h->coord->drain, __ATOMIC_ACQUIRE);
 	int rc;
 
-	if (w->start_ns == 0)
-		w->start_ns = w->looked_ns = ph_os->clock_ns();
-	else if (ph_os->clock_ns() - w->start_ns > h->lock_timeout_ns)
-		return ph_word_timeout(h, seen, "a lock");
-	wait_note(tx, stripe, seen);
-	rc = ph_word_wait(h, stripe_word(h, stripe), seen, &w->nap_ns);
+	if (w->word.start_ns == 0)
+		w->word.start_ns = ph_os->clock_ns();
+	else if (ph_os->clock_ns() - w->word.start_ns > h->lock_timeout_ns)
+		return ph_error(h, -ETIMEDOUT, "waited too long for the shared holders of a lock");
+	ph_word_note(h, &w->word, tx->word);
+	ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen, DRAIN_NAP_NS);
+	rc = deadlock_look(tx, w);
 	if (rc == 0)
-		rc = deadlock_look(tx, w);
-	wait_clear(tx);
-	return rc;
+		rc = ph_member_check_lane(h, i);
+	return rc < 0 ? rc : 0;
 }
 
 /* K1. The word is ours and has the shared bit: waits for lanes that note the stripe, then takes the bit
@@ -140,25 +144,12 @@ static int shared_drain(pheap_tx *tx, uint32_t stripe, struct wait *w)
 {
 	struct pheap *h = tx->h;
 	uint64_t *word = stripe_word(h, stripe), seen;
-	int rc;
+	int rc = 0;
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (uint32_t i = 0; i < h->super.lane_count; i++)
 		while (i != tx->lane_idx && lane_active(h, i) && lane_notes(&h->lanes[i], stripe)) {
-			uint32_t seen_drain = (uint32_t)__atomic_load_n(&h->coord->drain, __ATOMIC_ACQUIRE);
-
-			if (w->start_ns == 0)
-				w->start_ns = w->looked_ns = ph_os->clock_ns();
-			else if (ph_os->clock_ns() - w->start_ns > h->lock_timeout_ns)
-				return ph_error(h, -ETIMEDOUT,
-						"waited too long for the shared holders of a lock");
-			wait_note(tx, stripe, tx->word);
-			ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen_drain,
-					  DEADLOCK_LOOK_NS / 4);
-			rc = deadlock_look(tx, w);
-			wait_clear(tx);
-			if (rc == 0 && (rc = ph_member_check_lane(h, i)) > 0)
-				rc = 0;
+			rc = holder_wait(tx, i, w);
 			if (rc)
 				return rc;
 		}
@@ -178,39 +169,39 @@ static bool array_has(const uint32_t *a, uint32_t n, uint32_t value)
 	return false;
 }
 
-int ph_lock_stripe(pheap_tx *tx, uint32_t stripe)
+/* The word of the stripe, whatever it takes. 0, 1: it was ours, or an error. */
+static int stripe_take(pheap_tx *tx, uint32_t stripe)
 {
 	struct pheap *h = tx->h;
 	uint64_t *word = stripe_word(h, stripe);
-	struct wait w = {0};
+	struct wait w = wait_for(tx, stripe);
+	enum ph_take took;
+	int rc = 0;
+
+	while (rc == 0 && (took = ph_word_try_wait(h, word, &w.word)) == PH_BUSY)
+		rc = wait_once(tx, stripe, &w);
+	if (rc == 0 && took == PH_MINE && array_has(tx->stripes, tx->stripe_count, stripe))
+		rc = 1;
+	if (rc == 0 && __atomic_load_n(word, __ATOMIC_ACQUIRE) & PHD_WORD_SHARED) {
+		rc = shared_drain(tx, stripe, &w);
+		if (rc)
+			ph_word_release_lock(word, tx->word);
+	}
+	ph_word_wait_end(h, word, &w.word);
+	return rc;
+}
+
+int ph_lock_stripe(pheap_tx *tx, uint32_t stripe)
+{
 	int rc;
 
 	if (!ph_room(&tx->stripes, &tx->stripe_room, tx->stripe_count + 1, sizeof(*tx->stripes)))
 		return -ENOMEM;
-	for (;;) {
-		uint64_t seen;
-		enum ph_take took =
-			ph_word_take_free(word, tx->word) ? PH_TAKEN : ph_word_try(h, word, tx->word);
-
-		if (took == PH_MINE && array_has(tx->stripes, tx->stripe_count, stripe))
-			return 0;
-		if (took != PH_BUSY)
-			break;
-		seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-		if (!ph_word_held(h, seen))
-			continue;
-		rc = wait_once(tx, stripe, seen, &w);
+	if (!ph_word_take_free_lock(stripe_word(tx->h, stripe), tx->word)) {
+		rc = stripe_take(tx, stripe);
 		if (rc)
-			return rc;
+			return rc < 0 ? rc : 0;
 	}
-	if (__atomic_load_n(word, __ATOMIC_ACQUIRE) & PHD_WORD_SHARED) {
-		rc = shared_drain(tx, stripe, &w);
-		if (rc) {
-			ph_word_release(h, word, tx->word);
-			return rc;
-		}
-	}
-	tx->extras = true;
 	tx->stripes[tx->stripe_count++] = stripe;
 	return 0;
 }
@@ -236,12 +227,24 @@ static void note_take_back(pheap_tx *tx)
 		__atomic_store_n(&tx->lane->note_overflow, 0, __ATOMIC_RELEASE);
 }
 
+/* Our note is there: does the stripe let us in? */
+static bool shared_enter(const struct pheap *h, uint64_t *word)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+	while (!(seen & PHD_WORD_SHARED))
+		if (__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_SHARED, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_ACQUIRE))
+			seen |= PHD_WORD_SHARED;
+	return !ph_word_held(h, seen);
+}
+
 int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
 {
 	struct pheap *h = tx->h;
-	uint64_t *word = stripe_word(h, stripe), seen;
-	struct wait w = {0};
-	int rc;
+	uint64_t *word = stripe_word(h, stripe);
+	struct wait w = wait_for(tx, stripe);
+	int rc = 0;
 
 	if ((__atomic_load_n(word, __ATOMIC_ACQUIRE) & ~PHD_WORD_FLAGS) == tx->word ||
 	    array_has(tx->shared_stripes, tx->shared_count, stripe))
@@ -250,41 +253,50 @@ int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
 		     sizeof(*tx->shared_stripes)))
 		return -ENOMEM;
 	note_put(tx, stripe);
-	for (;;) {
-		seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-		if (!(seen & PHD_WORD_SHARED)) {
-			(void)__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_SHARED, false,
-							  __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-			continue;
-		}
-		if (!ph_word_held(h, seen))
-			break;
+	while (rc == 0 && !shared_enter(h, word)) {
 		note_take_back(tx);
-		rc = wait_once(tx, stripe, seen, &w);
-		if (rc)
-			return rc;
-		note_put(tx, stripe);
+		rc = wait_once(tx, stripe, &w);
+		if (rc == 0)
+			note_put(tx, stripe);
 	}
-	tx->extras = true;
-	tx->shared_stripes[tx->shared_count++] = stripe;
-	return 0;
+	ph_word_wait_end(h, word, &w.word);
+	if (rc == 0)
+		tx->shared_stripes[tx->shared_count++] = stripe;
+	return rc;
 }
 
-/* Before idle the notes count, so they go after it. */
-void ph_lock_release_all(pheap_tx *tx)
+/* Before idle the notes count, so they go after it. A writer that waits has the word, or will look again by itself
+ * within a millisecond. */
+static void shared_release(pheap_tx *tx)
 {
 	struct pheap *h = tx->h;
+	bool waited = false;
 
-	for (uint32_t i = 0; i < tx->stripe_count; i++)
-		ph_word_release(h, stripe_word(h, tx->stripes[i]), tx->word);
-	if (tx->shared_count) {
-		for (uint32_t i = 0; i < PHD_NOTE_COUNT && i < tx->shared_count; i++)
-			__atomic_store_n(&tx->lane->notes[i], 0, __ATOMIC_RELEASE);
+	for (uint32_t i = 0; i < PHD_NOTE_COUNT && i < tx->shared_count; i++)
+		__atomic_store_n(&tx->lane->notes[i], 0, __ATOMIC_RELEASE);
+	if (tx->shared_count > PHD_NOTE_COUNT)
 		__atomic_store_n(&tx->lane->note_overflow, 0, __ATOMIC_RELEASE);
+	for (uint32_t i = 0; i < tx->shared_count && !waited; i++)
+		waited = (__atomic_load_n(stripe_word(h, tx->shared_stripes[i]), __ATOMIC_RELAXED) &
+			  ~PHD_WORD_FLAGS) != 0;
+	if (waited) {
 		__atomic_fetch_add(&h->coord->drain, 1, __ATOMIC_ACQ_REL);
 		ph_os->futex_wake((const uint32_t *)(const void *)&h->coord->drain, 0x7fffffff);
 	}
-	tx->stripe_count = tx->shared_count = 0;
+	tx->shared_count = 0;
+}
+
+void ph_lock_release_all(pheap_tx *tx)
+{
+	for (uint32_t i = 0; i < tx->stripe_count; i++) {
+		uint64_t *word = stripe_word(tx->h, tx->stripes[i]);
+
+		if (__builtin_expect(!ph_word_drop_quiet(word, tx->word), 0))
+			ph_word_release_lock(word, tx->word);
+	}
+	tx->stripe_count = 0;
+	if (__builtin_expect(tx->shared_count, 0))
+		shared_release(tx);
 }
 
 static uint32_t stripe_of(const struct pheap *h, uint64_t key)
@@ -302,24 +314,42 @@ static int stripe_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+#define FEW 16u
+
+/* Ascending, so that transactions which take the same keys in one call can not deadlock. */
+static void stripes_sort(uint32_t *stripes, size_t n)
+{
+	if (n > FEW) {
+		qsort(stripes, n, sizeof(*stripes), stripe_compare);
+		return;
+	}
+	for (size_t i = 1; i < n; i++) {
+		uint32_t stripe = stripes[i];
+		size_t k = i;
+
+		for (; k > 0 && stripes[k - 1] > stripe; k--)
+			stripes[k] = stripes[k - 1];
+		stripes[k] = stripe;
+	}
+}
+
 static int keys_lock(pheap_tx *tx, const uint64_t *keys, size_t n, int (*lock)(pheap_tx *, uint32_t))
 {
-	uint32_t few[16], *stripes = few;
+	uint32_t few[FEW], *stripes = few;
 	int rc = 0;
 
 	if (n && !keys)
 		return ph_tx_fail(tx, -EINVAL, "keys is NULL");
 	if (tx->mode != PHD_MODE_CONCURRENT || !tx->lane)
 		return 0; /* the mode itself excludes everyone that matters; a passive heap stands still */
-	if (n > sizeof(few) / sizeof(few[0])) {
+	if (n > FEW) {
 		stripes = n > SIZE_MAX / sizeof(*stripes) ? NULL : malloc(n * sizeof(*stripes));
 		if (!stripes)
 			return ph_tx_fail(tx, -ENOMEM, "no memory for %zu keys", n);
 	}
 	for (size_t i = 0; i < n; i++)
 		stripes[i] = stripe_of(tx->h, keys[i]);
-	if (n > 1)
-		qsort(stripes, n, sizeof(*stripes), stripe_compare);
+	stripes_sort(stripes, n);
 	for (size_t i = 0; i < n && rc == 0; i++)
 		if (i == 0 || stripes[i] != stripes[i - 1])
 			rc = lock(tx, stripes[i]);
@@ -337,7 +367,20 @@ static int lock_enter(pheap_tx *tx, const char *call, bool shared)
 
 int pheap_lock(pheap_tx *tx, const uint64_t *keys, size_t n)
 {
-	int rc = lock_enter(tx, "pheap_lock", false);
+	int rc;
+
+	/* One key, whose stripe nobody has. */
+	if (__builtin_expect(n == 1 && keys && tx && tx->writable_by == &ph_thread &&
+				     tx->mode == PHD_MODE_CONCURRENT && tx->stripe_count < tx->stripe_room,
+			     1)) {
+		uint32_t stripe = stripe_of(tx->h, *keys);
+
+		if (__builtin_expect(ph_word_take_free_lock(stripe_word(tx->h, stripe), tx->word), 1)) {
+			tx->stripes[tx->stripe_count++] = stripe;
+			return 0;
+		}
+	}
+	rc = lock_enter(tx, "pheap_lock", false);
 
 	return rc ? rc : keys_lock(tx, keys, n, ph_lock_stripe);
 }

@@ -258,10 +258,10 @@ static void heads_release(pheap_tx *tx, uint32_t count)
 	struct pheap *h = tx->h;
 
 	if (tx->ops.directory)
-		ph_word_release_lazy(h, &h->coord->directory, tx->word);
+		ph_word_release_lazy(&h->coord->directory, tx->word);
 	tx->ops.directory = false;
 	for (uint32_t i = 0; i < count; i++)
-		ph_word_release_lazy(h, &h->words[tx->ops.heads[i]].latch, tx->word);
+		ph_word_release_lazy(&h->words[tx->ops.heads[i]].latch, tx->word);
 }
 
 /* Before the commit point latches are given back for real: the lane stays active while it undoes. */
@@ -270,10 +270,10 @@ static void heads_give_back(pheap_tx *tx, uint32_t count)
 	struct pheap *h = tx->h;
 
 	if (tx->ops.directory)
-		ph_word_release(h, &h->coord->directory, tx->word);
+		ph_word_release(&h->coord->directory, tx->word);
 	tx->ops.directory = false;
 	for (uint32_t i = 0; i < count; i++)
-		ph_word_release(h, &h->words[tx->ops.heads[i]].latch, tx->word);
+		ph_word_release(&h->words[tx->ops.heads[i]].latch, tx->word);
 	tx->ops.head_count = 0;
 }
 

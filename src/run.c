@@ -134,7 +134,7 @@ static bool run_take(struct pheap *h, uint64_t word, uint64_t head, uint64_t des
 		return false;
 	if (ph_desc_raw(h, head) == desc)
 		return true;
-	ph_word_release(h, owner, word);
+	ph_word_release(owner, word);
 	return false;
 }
 
@@ -353,7 +353,7 @@ static uint64_t reclaim_collect(pheap_tx *helper, uint64_t *at)
 		/* While we own it nobody chooses here, and who chose before has ended: empty now is empty
 		 * until commit. */
 		if (!run_is_empty(h, head, desc)) {
-			ph_word_release(h, &h->words[head].owner, helper->word);
+			ph_word_release(&h->words[head].owner, helper->word);
 			continue;
 		}
 		if (ph_ops_desc(helper, head, step, desc, 0))

@@ -11,7 +11,8 @@
 #include "member.h"
 #include "reserve.h"
 
-#define END_ROUNDS 4 /* of callbacks that leave transactions open */
+#define STRIPES_KEPT 16u /* so many locks without asking for memory */
+#define END_ROUNDS 4	 /* of callbacks that leave transactions open */
 
 __thread struct ph_thread ph_thread __attribute__((tls_model("initial-exec")));
 
@@ -241,7 +242,8 @@ static pheap_tx *tx_make(pheap *h, int *ret_rc)
 	tx->h = h;
 	tx->base = h->base;
 	tx->thread = &ph_thread;
-	if (!ph_room(&tx->log.segments, &tx->log.room, 2, sizeof(*tx->log.segments)))
+	if (!ph_room(&tx->log.segments, &tx->log.room, 2, sizeof(*tx->log.segments)) ||
+	    !ph_room(&tx->stripes, &tx->stripe_room, STRIPES_KEPT, sizeof(*tx->stripes)))
 		goto fail;
 	ph_cover_clear(&tx->cover);
 	ph_map_clear(&tx->ops.map);

@@ -451,6 +451,8 @@ int pheap_commit(pheap_tx *tx)
 		return commit_long(tx);
 	/* Nothing but undo: idle is the commit point. */
 	lane_idle(tx);
+	if (tx->stripe_count | tx->shared_count)
+		ph_lock_release_all(tx);
 	ph_gate_leave(tx);
 	lane_next(tx);
 	tx->writable_by = NULL;

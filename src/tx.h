@@ -92,10 +92,10 @@ struct pheap_tx {
 	uint32_t callback_count, callback_room;
 	const uint64_t **notified;
 	uint32_t notified_count, notified_room;
-	uint32_t *stripes; /* held exclusively */
-	uint32_t stripe_count, stripe_room;
-	uint32_t *shared_stripes; /* held shared */
-	uint32_t shared_count, shared_room;
+	uint32_t stripe_count, shared_count; /* together: the end of a transaction looks at both */
+	uint32_t *stripes;		     /* held exclusively */
+	uint32_t *shared_stripes;	     /* held shared */
+	uint32_t stripe_room, shared_room;
 	struct ph_published *published; /* reserve.c */
 	uint32_t published_count, published_room;
 	struct ph_root_pending *pending; /* root.c */
