@@ -212,7 +212,7 @@ struct pheap_options {
 	uint32_t durability;
 	/* Creation: permission bits, before the umask. 0: 0600. */
 	uint32_t mode;
-	/* Creation: bytes of the file to begin with, about. 0: 1 MiB, or max_size if that is less. */
+	/* Creation: bytes of the file to begin with, about. 0: 4 MiB, or max_size if that is less. */
 	uint64_t initial_size;
 	/* Creation: bytes it may grow to and that every process maps, for ever; 65536 to 2^46.
 	 * 0: 4 GiB, or 16 times an initial_size above 256 MiB. */
@@ -231,11 +231,13 @@ struct pheap_options {
 	/* type_count rows, read during the call only; added where the heap lacks them (not RDONLY). */
 	const struct pheap_type *types;
 	uint64_t type_count;
-	/* Creation: processes that can be attached at once, at most 4096. 0: 4, 32, 128 or 256, for an
-	 * initial_size below 1, 16, 256 MiB, or not. */
+	/* Creation: processes that can be attached at once, at most 4096. 0: 4, 32, 320 or 512, for an
+	 * initial_size below 1, 16, 256 MiB, or not; one that may grow to 64 MiB counts as 16 MiB, so a heap
+	 * without options has 320. */
 	uint32_t member_count;
 	/* Creation: lanes, at most 16383. Each thread that uses the heap takes one until it ends, and each
-	 * process one more once an allocation had to make room. 0: 8, 64, 256 or 1024, by the same sizes. */
+	 * process one more once an allocation had to make room. 0: 8, 64, 1408 or 2048, by the same sizes, and at least 4 for each
+	 * of member_count. */
 	uint32_t lane_count;
 };
 #define PHEAP_OPTIONS_INIT \

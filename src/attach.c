@@ -14,7 +14,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ephemeral.h"
 #include "error.h"
+#include "member.h"
 #include "mutant.h"
 #include "recovery.h"
 #include "super.h"
@@ -413,10 +415,21 @@ static int fd_check(const struct pheap *h)
 	return 0;
 }
 
+/* The last one of an ephemeral heap: what is in the file does not matter any more. */
+static int ephemeral_leave(const struct pheap *h)
+{
+	int rc = ph_ephemeral_remove(h->path, h->dev, h->inode);
+
+	return rc ? ph_error(NULL, rc, "removing the ephemeral heap %s failed (%s); the next open does it",
+			     h->path, pheap_strerror(rc))
+		  : 0;
+}
+
 static int leave_locked(struct pheap *h)
 {
 	int others = ph_os->lock_test(h->fd, PHD_LOCK_ANY);
-	int rc = others == 0 ? dead_recover(h) : 0;
+	bool goes = others == 0 && h->path;
+	int rc = goes ? ephemeral_leave(h) : others == 0 ? dead_recover(h) : 0;
 
 	row_clear(h);
 	(void)ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + h->slot);
@@ -425,7 +438,7 @@ static int leave_locked(struct pheap *h)
 	    0) /* nobody may be left; the heap then stays unclean, which the next open can cope with */
 		return ph_error(NULL, others, "asking who has the heap open failed: %s",
 				pheap_strerror(others));
-	if (others == 0 && rc == 0)
+	if (others == 0 && rc == 0 && !goes)
 		rc = last_leave(h);
 	return rc;
 }
@@ -446,6 +459,10 @@ int ph_attach(struct pheap *h, const struct ph_file_info *info)
 	if (rc)
 		return rc;
 	rc = slot_take(h, &a);
+	/* What the dead left is in the way of the newcomer too. One that cannot be recovered has poisoned the heap, which
+	 * pheap_begin will say. */
+	if (!rc && held)
+		(void)ph_member_check_all(h);
 	/* Alone, and everything is recovered: back to clean, so that a reboot does not make the heap
 	 * untrusted. */
 	if (rc && !held)

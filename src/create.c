@@ -30,6 +30,7 @@ struct image {
 	char temporary[PATH_MAX + 128]; /* "": the file has no name yet */
 	struct phd_super super;
 	uint64_t chunk_count;
+	struct ph_file_info info;
 };
 
 static int space_error(int rc, const struct image *image)
@@ -94,13 +95,12 @@ static int write_sectors(struct image *image)
 		.durability = image->super.durability,
 		.attachment_limit = 1,
 	};
-	struct ph_file_info info;
-	int rc = ph_os->file_info(image->fd, &info);
+	int rc = ph_os->file_info(image->fd, &image->info);
 
 	if (rc)
 		return rc;
-	state.inode = info.inode;
-	state.birth_ns = info.birth_ns;
+	state.inode = image->info.inode;
+	state.birth_ns = image->info.birth_ns;
 	memset(blocks, 0, sizeof(blocks));
 	for (uint32_t copy = 0; copy < 2; copy++) {
 		ph_super_seal(&image->super, copy);
@@ -186,13 +186,15 @@ static int image_publish(const struct image *image, const char *path)
 		  : 0;
 }
 
-int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt)
+int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt, struct ph_file_info *ret)
 {
 	struct image image = {.fd = -1};
 	int rc = ph_super_plan(opt, &image.super, &image.chunk_count);
 
 	if (rc)
 		return rc;
+	if (flags & PHEAP_EPHEMERAL)
+		image.super.compat |= PHD_COMPAT_EPHEMERAL;
 	image.fd = ph_os->file_create_unnamed(path, opt->mode ? opt->mode : 0600, image.temporary,
 					      sizeof(image.temporary));
 	if (image.fd < 0)
@@ -205,5 +207,6 @@ int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt)
 	if (image.temporary[0])
 		(void)ph_os->file_unlink(image.temporary);
 	(void)ph_os->file_close(image.fd);
+	*ret = image.info;
 	return rc;
 }

@@ -12,10 +12,11 @@
 #ifndef PH_CREATE_H
 #define PH_CREATE_H
 
+#include "os.h"
 #include "pheap.h"
 
-/* flags: PHEAP_FIXED counts. opt: complete, not NULL. 0, -EEXIST, -ENOSPC, -EINVAL and others, with a
- * sentence. */
-int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt);
+/* flags: PHEAP_FIXED and PHEAP_EPHEMERAL count. opt: complete, not NULL. ret: dev and inode of what was made. 0,
+ * -EEXIST, -ENOSPC, -EINVAL and others, with a sentence. */
+int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt, struct ph_file_info *ret);
 
 #endif

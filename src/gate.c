@@ -99,7 +99,7 @@ static int gate_change(pheap_tx *tx, uint64_t to, uint64_t start_ns)
 	/* No order needed against a death: a gate left at SWITCH makes whoever begins next switch again. */
 	__atomic_store_n(&h->coord->gate, PHD_MODE_SWITCH, __ATOMIC_SEQ_CST);
 	ph_os->fence_all();
-	for (uint32_t i = 0; i < h->super.lane_count && rc == 0; i++)
+	for (uint32_t i = 0; i < ph_lane_limit(h) && rc == 0; i++)
 		if (i != tx->lane_idx && lane_other(h, i, tx->mode))
 			rc = lane_drain(tx, i, tx->mode, start_ns);
 	if (rc)
@@ -120,7 +120,7 @@ static int switcher_take(pheap_tx *tx, uint64_t start_ns)
 		rc = gate_fits(tx, __atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE))
 			     ? 1
 			     : ph_word_nap(h, &h->coord->switcher, &w, "the change of mode");
-	ph_word_wait_end(h, &h->coord->switcher, &w);
+	ph_word_wait_end(h, &h->coord->switcher, &w, rc == 0);
 	return rc;
 }
 
@@ -226,7 +226,7 @@ static int writer_take(pheap_tx *tx, bool nowait, uint64_t start_ns)
 			rc = 1; /* step aside while the mode changes: an active lane is waited for */
 		else
 			rc = ph_word_nap(h, &h->coord->writer, &w, "the exclusive transaction");
-	ph_word_wait_end(h, &h->coord->writer, &w);
+	ph_word_wait_end(h, &h->coord->writer, &w, rc == 0);
 	if (rc) {
 		lane_idle(tx);
 		switcher_wake(h);
@@ -242,7 +242,7 @@ static int switch_refuse(pheap_tx *tx)
 	if (__atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) == PHD_MODE_SWITCH &&
 	    ph_word_held(h, __atomic_load_n(&h->coord->switcher, __ATOMIC_ACQUIRE)))
 		return ph_error(h, -EAGAIN, "the heap is changing its mode");
-	for (uint32_t i = 0; i < h->super.lane_count; i++)
+	for (uint32_t i = 0; i < ph_lane_limit(h); i++)
 		if (i != tx->lane_idx && lane_other(h, i, tx->mode))
 			return ph_error(h, -EAGAIN, "transactions of another mode are running");
 	return 0;

@@ -57,6 +57,7 @@ struct pheap {
 	int fd;
 	uint32_t ref_count; /* opens of the same file in this process */
 	uint64_t dev, inode;
+	char *path; /* of an ephemeral heap, absolute; else NULL */
 	uint64_t lock_timeout_ns;
 	struct cds_list_head node; /* in open.c's table */
 	uint64_t recovered_back, recovered_forward, recovery_ns, open_ns;
@@ -71,6 +72,14 @@ struct pheap {
 	struct ph_alloc *alloc;	       /* alloc.c: partial runs, cursors */
 	struct ph_reserve *reserve;    /* reserve.c */
 };
+
+/* Lanes that may be in use: who looks at all need not look further. A lane is below before it is active. */
+static inline uint32_t ph_lane_limit(const struct pheap *h)
+{
+	uint64_t limit = __atomic_load_n(&h->coord->lane_limit, __ATOMIC_ACQUIRE);
+
+	return limit < h->super.lane_count ? (uint32_t)limit : h->super.lane_count;
+}
 
 /* open.c: aborts with a message: h is no open heap. */
 _Noreturn void ph_heap_misused(const char *call);

@@ -147,7 +147,8 @@ struct phd_coord {
 	/* 0x180 */ uint64_t growth;	      /* word: who grows the file */
 	/* 0x188 */ uint64_t recovered_count; /* members recovered by survivors since the first opener */
 	/* 0x190 */ uint64_t reap;	      /* counts members that went with holds: their objects wait to be freed */
-	/* 0x198 */ uint64_t pad6[5];
+	/* 0x198 */ uint64_t lane_limit;	   /* lanes at or above were never claimed since the first opener */
+	/* 0x1a0 */ uint64_t pad6[4];
 	/* 0x1c0 */ uint64_t reserved[72];    /* WAL ring words */
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
@@ -441,6 +442,7 @@ PHD_AT(phd_coord, directory_change_count, 0x148);
 PHD_AT(phd_coord, growth, 0x180);
 PHD_AT(phd_coord, recovered_count, 0x188);
 PHD_AT(phd_coord, reap, 0x190);
+PHD_AT(phd_coord, lane_limit, 0x198);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);

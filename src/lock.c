@@ -9,7 +9,8 @@
  *
  * Invariants
  *   K1  Shared: the note is in the lane before the word is looked at (full barrier); a writer that finds
- *       the shared bit scans the notes after its CAS. One of the two sees the other.
+ *       the shared bit scans the notes after its CAS. One of the two sees the other. A reader is in when it saw the
+ *       bit, found the word not held, and saw the same word again.
  *   K2  Who waits says for whom, in its lane; a cycle seen twice, a nap apart, with the same generations,
  *       is a deadlock, and its highest lane gives up.
  *   K3  Locks are held to the end of the transaction, also across a rollback to a savepoint.
@@ -70,7 +71,7 @@ static bool cycle_from(const struct pheap *h, struct search *s, uint32_t at, uns
 	word = __atomic_load_n(stripe_word(h, stripe), __ATOMIC_ACQUIRE);
 	if (ph_word_held(h, word) && PHD_WORD_LANE(word) != at && PHD_WORD_LANE(word) < h->super.lane_count)
 		found = PHD_WORD_LANE(word) == s->target || cycle_from(h, s, PHD_WORD_LANE(word), depth + 1);
-	for (uint32_t i = 0; !found && (word & PHD_WORD_SHARED) && i < h->super.lane_count; i++)
+	for (uint32_t i = 0; !found && (word & PHD_WORD_SHARED) && i < ph_lane_limit(h); i++)
 		if (i != at && lane_active(h, i) && lane_notes(&h->lanes[i], stripe))
 			found = i == s->target || cycle_from(h, s, i, depth + 1);
 	if (found) {
@@ -147,7 +148,7 @@ static int shared_drain(pheap_tx *tx, uint32_t stripe, struct wait *w)
 	int rc = 0;
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (uint32_t i = 0; i < h->super.lane_count; i++)
+	for (uint32_t i = 0; i < ph_lane_limit(h); i++)
 		while (i != tx->lane_idx && lane_active(h, i) && lane_notes(&h->lanes[i], stripe)) {
 			rc = holder_wait(tx, i, w);
 			if (rc)
@@ -187,7 +188,7 @@ static int stripe_take(pheap_tx *tx, uint32_t stripe)
 		if (rc)
 			ph_word_release_lock(word, tx->word);
 	}
-	ph_word_wait_end(h, word, &w.word);
+	ph_word_wait_end(h, word, &w.word, rc >= 0);
 	return rc;
 }
 
@@ -227,16 +228,27 @@ static void note_take_back(pheap_tx *tx)
 		__atomic_store_n(&tx->lane->note_overflow, 0, __ATOMIC_RELEASE);
 }
 
-/* Our note is there: does the stripe let us in? */
+/* Our note is there: does the stripe let us in? Only a word that is the same after its holder was found gone does: a
+ * holder that scanned the notes before ours was there has taken the shared bit away, and the next one would not look
+ * for us. */
 static bool shared_enter(const struct pheap *h, uint64_t *word)
 {
-	uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE), again;
 
-	while (!(seen & PHD_WORD_SHARED))
-		if (__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_SHARED, false, __ATOMIC_ACQ_REL,
-						__ATOMIC_ACQUIRE))
-			seen |= PHD_WORD_SHARED;
-	return !ph_word_held(h, seen);
+	for (;;) {
+		if (!(seen & PHD_WORD_SHARED)) {
+			if (__atomic_compare_exchange_n(word, &seen, seen | PHD_WORD_SHARED, false,
+							__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+				seen |= PHD_WORD_SHARED;
+			continue;
+		}
+		if (ph_word_held(h, seen))
+			return false;
+		again = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+		if (again == seen)
+			return true;
+		seen = again;
+	}
 }
 
 int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
@@ -259,7 +271,7 @@ int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
 		if (rc == 0)
 			note_put(tx, stripe);
 	}
-	ph_word_wait_end(h, word, &w.word);
+	ph_word_wait_end(h, word, &w.word, false);
 	if (rc == 0)
 		tx->shared_stripes[tx->shared_count++] = stripe;
 	return rc;

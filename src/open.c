@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "alloc.h"
 #include "attach.h"
 #include "create.h"
+#include "ephemeral.h"
 #include "error.h"
 #include "os.h"
 #include "reserve.h"
@@ -27,11 +29,12 @@
 #include "types.h"
 
 #define DURABILITY_FLAGS 0x3000000u
-#define OPEN_FLAGS (PHEAP_CREATE | PHEAP_EXCL | PHEAP_RDONLY | PHEAP_FIXED | DURABILITY_FLAGS)
-#define LATER_FLAGS (PHEAP_EPHEMERAL | PHEAP_GUARD)
+#define OPEN_FLAGS \
+	(PHEAP_CREATE | PHEAP_EXCL | PHEAP_RDONLY | PHEAP_EPHEMERAL | PHEAP_FIXED | DURABILITY_FLAGS)
+#define LATER_FLAGS PHEAP_GUARD
 #define OPTIONS_SIZE_LIMIT 4096u
 #define LOCK_TIMEOUT_DEFAULT_MS 10000u
-#define TRIES 8
+#define TRIES 64 /* at a file that others make and remove */
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -50,7 +53,8 @@ struct opening {
 	struct ph_file_info info;
 	bool passive; /* nothing may be written */
 	int passive_why;
-	bool unlinked; /* the file lost its name while it was being opened */
+	bool unlinked;		  /* the file lost its name while it was being opened */
+	struct ph_file_info made; /* inode 0: this call made no file */
 };
 
 /* ---- handles ---- */
@@ -80,6 +84,8 @@ static pheap *handle_get(void)
 
 static void handle_put(pheap *h)
 {
+	free(h->path);
+	h->path = NULL;
 	h->magic = 0;
 	h->base = NULL;
 	cds_list_add(&h->node, &handles);
@@ -220,7 +226,7 @@ static int durability_take(struct opening *o)
 static int flags_check(uint32_t flags)
 {
 	if (flags & LATER_FLAGS)
-		return ph_error(NULL, -EOPNOTSUPP, "PHEAP_EPHEMERAL and PHEAP_GUARD are not in this version");
+		return ph_error(NULL, -EOPNOTSUPP, "PHEAP_GUARD is not in this version");
 	if (flags & ~OPEN_FLAGS)
 		return ph_error(NULL, -EINVAL, "flags 0x%x are not flags of pheap_open", flags & ~OPEN_FLAGS);
 	if (flags & PHEAP_CREATE && flags & PHEAP_RDONLY)
@@ -285,6 +291,46 @@ static int file_check(struct opening *o)
 		  : 0;
 }
 
+/* Is it the file that this call has made? */
+static bool is_mine(const struct opening *o)
+{
+	struct ph_file_info info;
+
+	return o->made.inode && ph_os->file_info(o->fd, &info) == 0 && info.inode == o->made.inode &&
+	       info.dev == o->made.dev && info.birth_ns == o->made.birth_ns;
+}
+
+/* 1: the file was an ephemeral heap that nobody has any more, and is gone. */
+static int stale_clear(const struct opening *o, const struct phd_super *super)
+{
+	char path[PATH_MAX];
+	int rc;
+
+	if (!ph_ephemeral(super) || o->passive)
+		return 0;
+	rc = ph_attach_gate_take(o->fd, LOCK_TIMEOUT_DEFAULT_MS * 1000000ull);
+	if (rc)
+		return 0;
+	rc = ph_ephemeral_stale(o->fd, super);
+	if (rc == 1 && (ph_os->file_path(o->path, path, sizeof(path)) ||
+			ph_ephemeral_remove(path, o->info.dev, o->info.inode)))
+		rc = 0;
+	ph_attach_gate_drop(o->fd);
+	return rc == 1;
+}
+
+/* PHEAP_EXCL met a file: 0 when it is gone. */
+static int exclusive_refuse(struct opening *o)
+{
+	struct phd_super super;
+	bool gone = file_check(o) == 0 && ph_super_read(o->fd, o->info.size, &super) == 0 &&
+		    stale_clear(o, &super);
+
+	(void)ph_os->file_close(o->fd);
+	o->fd = -1;
+	return gone ? 0 : ph_error(NULL, -EEXIST, "the file exists already");
+}
+
 /* Opens the file, making it first if that is asked for. What stands under the name is a whole heap:
  * ORDER(create-publish). */
 static int file_get(struct opening *o)
@@ -292,18 +338,18 @@ static int file_get(struct opening *o)
 	for (int i = 0; i < TRIES; i++) {
 		int rc = file_open(o);
 
-		if (rc == 0 && o->flags & PHEAP_EXCL) {
-			(void)ph_os->file_close(o->fd);
-			return ph_error(NULL, -EEXIST, "the file exists already");
-		}
-		if (rc == 0)
+		if (rc == 0 && (!(o->flags & PHEAP_EXCL) || is_mine(o)))
 			return file_check(o);
+		if (rc == 0) {
+			rc = exclusive_refuse(o);
+			if (rc)
+				return rc;
+			continue;
+		}
 		if (rc != -ENOENT || !(o->flags & PHEAP_CREATE))
 			return open_error(o, rc);
-		rc = ph_create(o->path, o->flags, &o->opt);
-		if (rc == 0)
-			o->flags &= ~PHEAP_EXCL; /* what is there now is ours */
-		else if (rc != -EEXIST || o->flags & PHEAP_EXCL)
+		rc = ph_create(o->path, o->flags, &o->opt, &o->made);
+		if (rc && (rc != -EEXIST || o->flags & PHEAP_EXCL))
 			return rc;
 	}
 	return ph_error(NULL, -ENOENT, "the file comes and goes, or is a symbolic link to nowhere");
@@ -315,6 +361,11 @@ static int super_accept(struct opening *o, const struct phd_super *super)
 {
 	const char *layout = o->opt.layout ? o->opt.layout : "";
 
+	if (o->flags & PHEAP_EPHEMERAL && !ph_ephemeral(super))
+		return ph_error(
+			NULL, -EINVAL,
+			"the heap was created without PHEAP_EPHEMERAL and stays when its users go; open it "
+			"without the flag, or remove the file first");
 	if (super->durability != PHEAP_PROCESS >> 24)
 		return ph_error(
 			NULL, o->durability ? -EINVAL : -EOPNOTSUPP,
@@ -425,6 +476,22 @@ static int head_check(const pheap *h, struct opening *o)
 	return o->unlinked ? ph_error(NULL, -ENOENT, "the file was removed while it was being opened") : 0;
 }
 
+/* Under the gate. An ephemeral heap whose users are all gone goes too, and the caller starts over: E1. */
+static int stale_check(pheap *h, struct opening *o)
+{
+	int rc = ph_ephemeral_stale(h->fd, &h->super);
+
+	if (rc <= 0)
+		return rc;
+	rc = h->passive ? o->passive_why : ph_ephemeral_remove(h->path, h->dev, h->inode);
+	if (rc)
+		return ph_error(NULL, rc,
+				"the last users of this ephemeral heap died, and removing it failed: %s",
+				pheap_strerror(rc));
+	o->unlinked = true;
+	return ph_error(NULL, -ENOENT, "the last users of this ephemeral heap died, and it with them");
+}
+
 static int heap_enter(pheap *h, struct opening *o)
 {
 	int rc;
@@ -436,6 +503,8 @@ static int heap_enter(pheap *h, struct opening *o)
 	if (rc)
 		return rc;
 	rc = head_check(h, o);
+	if (!rc)
+		rc = stale_check(h, o);
 	if (!rc)
 		rc = h->passive ? ph_attach_passive(h, o->passive_why) : ph_attach(h, &o->info);
 	ph_attach_gate_drop(h->fd);
@@ -465,6 +534,22 @@ static int heap_start(pheap *h, struct opening *o)
 	return rc;
 }
 
+/* Whoever is last removes the name, from whatever folder it works in by then. */
+static int ephemeral_path(pheap *h, const struct opening *o)
+{
+	char path[PATH_MAX];
+	int rc;
+
+	if (!ph_ephemeral(&h->super))
+		return 0;
+	rc = ph_os->file_path(o->path, path, sizeof(path));
+	/* Gone since it was opened: head_check says so. */
+	if (rc)
+		snprintf(path, sizeof(path), "%s", o->path);
+	h->path = strdup(path);
+	return h->path ? 0 : ph_error(NULL, -ENOMEM, "no memory for a handle");
+}
+
 /* Takes the descriptor over, whatever it returns. */
 static int heap_open(struct opening *o, pheap **ret)
 {
@@ -472,8 +557,10 @@ static int heap_open(struct opening *o, pheap **ret)
 	pheap *h;
 	int rc = ph_super_read(o->fd, o->info.size, &super);
 
-	if (!rc)
+	if (!rc) {
 		rc = super_accept(o, &super);
+		o->unlinked = rc && stale_clear(o, &super);
+	}
 	if (!rc && o->info.size < super.data_off + (super.journal_count + 1) * PHD_CHUNK_SIZE)
 		rc = truncated(o->info.size, super.data_off + (super.journal_count + 1) * PHD_CHUNK_SIZE);
 	h = rc ? NULL : handle_get();
@@ -490,7 +577,9 @@ static int heap_open(struct opening *o, pheap **ret)
 	h->passive = o->passive;
 	h->lock_timeout_ns =
 		(o->opt.lock_timeout_ms ? o->opt.lock_timeout_ms : LOCK_TIMEOUT_DEFAULT_MS) * 1000000ull;
-	rc = heap_start(h, o);
+	rc = ephemeral_path(h, o);
+	if (!rc)
+		rc = heap_start(h, o);
 	if (rc) {
 		heap_unmap(h);
 		(void)ph_os->file_close(h->fd);
@@ -526,6 +615,7 @@ static int open_locked(struct opening *o, pheap **ret)
 
 	for (int i = 0; i < TRIES; i++) {
 		o->unlinked = false;
+		o->made.inode = 0;
 		o->fd = -1;
 		rc = file_get(o);
 		if (rc && o->fd >= 0)

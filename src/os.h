@@ -49,6 +49,8 @@ struct ph_os {
 	int (*file_link)(int fd, const char *temporary,
 			 const char *path); /* gives the unnamed file its name: -EEXIST if taken */
 	int (*file_unlink)(const char *path);
+	int (*file_path)(const char *path, char *ret,
+			 size_t n);	      /* absolute and without links: -ENAMETOOLONG */
 	int (*folder_sync)(const char *path); /* of the folder that holds path */
 
 	/* Open-file-description locks on one byte. */

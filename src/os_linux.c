@@ -375,6 +375,20 @@ static int os_file_unlink(const char *path)
 	return result(unlink(path));
 }
 
+static int os_file_path(const char *path, char *ret, size_t n)
+{
+	char *found = realpath(path, NULL);
+	size_t size;
+
+	if (!found)
+		return -errno;
+	size = strlen(found) + 1;
+	if (size <= n)
+		memcpy(ret, found, size);
+	free(found);
+	return size <= n ? 0 : -ENAMETOOLONG;
+}
+
 /* A folder that may be written but not read cannot be opened for fsync; then its whole file system is
  * synced. */
 static int sync_around(const char *path)
@@ -647,6 +661,7 @@ const struct ph_os ph_os_linux = {
 	.file_create_unnamed = os_file_create_unnamed,
 	.file_link = os_file_link,
 	.file_unlink = os_file_unlink,
+	.file_path = os_file_path,
 	.folder_sync = os_folder_sync,
 	.lock_set = os_lock_set,
 	.lock_clear = os_lock_clear,

@@ -92,6 +92,7 @@ int ph_recovery_all(struct pheap *h)
 		if (h->members[i].attachment)
 			__atomic_store_n(&h->members[i].attachment, 0, __ATOMIC_RELEASE);
 	h->coord->poison = 0;
+	h->coord->lane_limit = 0;
 	h->recovery_ns += ph_os->clock_ns() - start_ns;
 	return 0;
 }
@@ -99,7 +100,7 @@ int ph_recovery_all(struct pheap *h)
 /* The lanes of one owner: those in the middle of an internal transaction only, or all. */
 static int lanes_recover(struct pheap *h, uint64_t owner, bool internal_only)
 {
-	for (uint32_t i = 0; i < h->super.lane_count; i++) {
+	for (uint32_t i = 0; i < ph_lane_limit(h); i++) {
 		uint64_t state = __atomic_load_n(&h->lanes[i].state, __ATOMIC_ACQUIRE);
 		int rc;
 

@@ -31,19 +31,24 @@ static uint64_t round_up(uint64_t n, uint64_t unit)
 /* ---- planning ---- */
 
 struct size_class {
-	uint64_t below; /* initial_size, bytes */
+	uint64_t below; /* initial_size (where a heap can grow far, at least GROWS_INITIAL), bytes */
 	uint32_t member_count, lane_count, lane_log_size, stripe_count;
 };
 
-/* More bytes to begin with: more processes and threads are likely. The first row is for heaps of 64 KiB,
+/* More bytes: more processes and threads are likely. The third row holds 256 processes with four threads each, with
+ * lanes of their own and some to spare; it is that of a heap without options. The first row is for heaps of 64 KiB,
  * where everything but data must fit into nine blocks: with 32 stripes the coordination would need a
  * block more. */
 static const struct size_class size_classes[] = {
 	{1 * MIB, 4, 8, 1024, 16},
 	{16 * MIB, 32, 64, 2048, 256},
-	{256 * MIB, 128, 256, 4096, 1024},
-	{UINT64_MAX, 256, 1024, 4096, 4096},
+	{256 * MIB, 320, 1408, 2048, 1024},
+	{UINT64_MAX, 512, 2048, 4096, 4096},
 };
+#define INITIAL_DEFAULT (4 * MIB)
+#define GROWS_FROM (64 * MIB) /* max_size */
+#define GROWS_INITIAL (16 * MIB)
+#define LANES_PER_MEMBER 4u
 
 static const struct size_class *class_of(uint64_t initial_size)
 {
@@ -64,7 +69,7 @@ static int plan_sizes(const struct pheap_options *opt, uint64_t *ret_initial, ui
 	if (max > PHD_SIZE_MAX || initial > PHD_SIZE_MAX)
 		return ph_error(NULL, -EINVAL, "the largest possible heap has 2^46 bytes");
 	if (!initial)
-		initial = max && max < MIB ? max : MIB;
+		initial = max && max < INITIAL_DEFAULT ? max : INITIAL_DEFAULT;
 	if (!max)
 		max = initial > GIB / 4 ? 16 * initial : 4 * GIB;
 	if (max > PHD_SIZE_MAX)
@@ -77,9 +82,11 @@ static int plan_sizes(const struct pheap_options *opt, uint64_t *ret_initial, ui
 	return 0;
 }
 
-static int plan_counts(const struct pheap_options *opt, uint64_t initial, struct phd_super *super)
+static int plan_counts(const struct pheap_options *opt, uint64_t initial, uint64_t max,
+		       struct phd_super *super)
 {
-	const struct size_class *row = class_of(initial);
+	const struct size_class *row =
+		class_of(max >= GROWS_FROM && initial < GROWS_INITIAL ? GROWS_INITIAL : initial);
 	uint64_t journal = initial / 64 / PHD_CHUNK_SIZE;
 
 	if (opt->member_count > PHD_MEMBER_MAX)
@@ -90,6 +97,11 @@ static int plan_counts(const struct pheap_options *opt, uint64_t initial, struct
 				opt->lane_count, PHD_LANE_MAX);
 	super->member_count = opt->member_count ? opt->member_count : row->member_count;
 	super->lane_count = opt->lane_count ? opt->lane_count : row->lane_count;
+	if (opt->member_count && !opt->lane_count &&
+	    super->lane_count < LANES_PER_MEMBER * super->member_count)
+		super->lane_count = LANES_PER_MEMBER * super->member_count < PHD_LANE_MAX
+					    ? LANES_PER_MEMBER * super->member_count
+					    : PHD_LANE_MAX;
 	super->lane_log_size = row->lane_log_size;
 	super->stripe_count = row->stripe_count;
 	if (journal > 256)
@@ -170,7 +182,7 @@ int ph_super_plan(const struct pheap_options *opt, struct phd_super *ret, uint64
 	memcpy(super.layout, layout, strlen(layout));
 	rc = plan_sizes(opt, &initial, &super.size_max);
 	if (!rc)
-		rc = plan_counts(opt, initial, &super);
+		rc = plan_counts(opt, initial, super.size_max, &super);
 	if (rc)
 		return rc;
 	plan_fixed_regions(&super);

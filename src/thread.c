@@ -76,6 +76,16 @@ static void lane_release(pheap_tx *tx)
 		__atomic_store_n(&tx->lane->owner, 0, __ATOMIC_RELEASE);
 }
 
+/* Before the lane is active for the first time: who looks at lanes after a fence finds it (gate.h, G2). */
+static void lane_limit_raise(struct pheap *h, uint32_t lane_idx)
+{
+	uint64_t *limit = &h->coord->lane_limit, seen = __atomic_load_n(limit, __ATOMIC_RELAXED);
+
+	while (seen <= lane_idx && !__atomic_compare_exchange_n(limit, &seen, lane_idx + 1u, false,
+								__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+}
+
 /* 0, -EUSERS without a sentence, or PHEAP_ECORRUPT. */
 static int lane_try(pheap_tx *tx)
 {
@@ -94,6 +104,7 @@ static int lane_try(pheap_tx *tx)
 		if (PHD_STATE_STEP(state) != PHD_STEP_IDLE)
 			return ph_error(h, PHEAP_ECORRUPT,
 					"lane %u is free but not idle; run pheap-fsck on the file", i);
+		lane_limit_raise(h, i);
 		tx->lane = lane;
 		tx->lane_idx = i;
 		tx->gen = PHD_STATE_GEN(state);

@@ -151,10 +151,12 @@ static int holder_check(struct pheap *h, uint64_t word)
 }
 
 /* The word is free, but another waiter is to have it. */
-static int yield_nap(uint64_t *word, uint64_t seen, const struct ph_wait *w)
+static int yield_nap(uint64_t *word, uint64_t seen, struct ph_wait *w)
 {
-	if (w->yield_ns)
+	if (w->yield_ns) {
+		w->slept = true;
 		(void)ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, YIELD_NAP_NS);
+	}
 	return 0;
 }
 
@@ -211,10 +213,13 @@ int ph_word_nap(struct pheap *h, uint64_t *word, struct ph_wait *w, const char *
 	return rc < 0 ? rc : 0;
 }
 
-void ph_word_wait_end(struct pheap *h, uint64_t *word, struct ph_wait *w)
+void ph_word_wait_end(struct pheap *h, uint64_t *word, struct ph_wait *w, bool has_word)
 {
 	uint64_t seen;
 
+	/* The one wake-up of a release may have come here, and there will be no release: pass it on (W5). */
+	if (w->slept && !has_word)
+		ph_os->futex_wake((const uint32_t *)(const void *)word, 1);
 	if (w->queued && w->start_ns) {
 		seen = __atomic_load_n(word + 1, __ATOMIC_RELAXED);
 		while (names(seen, w->mine) &&
@@ -249,12 +254,12 @@ int ph_word_take(struct pheap *h, uint64_t *word, uint64_t mine, const char *wha
 		enum ph_take took = ph_word_try_wait(h, word, &w);
 
 		if (took != PH_BUSY) {
-			ph_word_wait_end(h, word, &w);
+			ph_word_wait_end(h, word, &w, true);
 			return took == PH_MINE;
 		}
 		rc = ph_word_nap(h, word, &w, what);
 	}
-	ph_word_wait_end(h, word, &w);
+	ph_word_wait_end(h, word, &w, false);
 	return rc;
 }
 
@@ -279,7 +284,8 @@ void ph_word_release(uint64_t *word, uint64_t mine)
 }
 
 /* Readers can all go at once, and who goes first is perhaps not the first in the kernel's queue; else one waiter is
- * enough: it inherits the waiters bit (W5). */
+ * enough: it inherits the waiters bit (W5). `next` is read after the word is free: a watcher that becomes first and
+ * sleeps before that is woken, one that does later finds the word free. */
 void ph_word_release_lock(uint64_t *word, uint64_t mine)
 {
 	uint64_t seen = release(word, mine);

@@ -18,7 +18,8 @@
  *   W3  Generations only grow, in the life of the file; a stale word can not become held again.
  *   W4  `next` is advice: who ignores it breaks nothing but fairness. So it is followed for a few milliseconds at
  *       most, and a waiter that is stopped, or dead, blocks nobody.
- *   W5  A waiter that slept takes the word with the waiters bit, so that its own release wakes the next one.
+ *   W5  A waiter that slept takes the word with the waiters bit, so that its own release wakes the next one; if it ends
+ *       its wait without the word, it wakes one instead.
  */
 #ifndef PH_WORD_H
 #define PH_WORD_H
@@ -45,7 +46,7 @@ enum ph_take ph_word_try_wait(const struct pheap *h, uint64_t *word, struct ph_w
 /* One nap; recovers a dead holder. 0: look again; -ETIMEDOUT with a sentence naming the holder; errors of
  * recovery. */
 int ph_word_nap(struct pheap *h, uint64_t *word, struct ph_wait *w, const char *what);
-void ph_word_wait_end(struct pheap *h, uint64_t *word, struct ph_wait *w); /* taken, or given up */
+void ph_word_wait_end(struct pheap *h, uint64_t *word, struct ph_wait *w, bool has_word);
 /* For the lane of the waiter, and its end. */
 void ph_word_note(struct pheap *h, struct ph_wait *w, uint64_t holder);
 void ph_word_note_clear(struct pheap *h, struct ph_wait *w);

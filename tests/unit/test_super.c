@@ -62,7 +62,8 @@ Test(super, defaults)
 
 	cr_assert_eq(plan(0, 0, &super, &count), 0);
 	cr_expect_eq(super.size_max, 4ull << 30);
-	cr_expect_eq(super.lane_count, 64);
+	cr_expect_geq(super.member_count, 256, "a heap without options serves 256 processes");
+	cr_expect_geq(super.lane_count, 1024 + 256, "with four threads each");
 	cr_assert_eq(plan(1ull << 30, 0, &super, &count), 0);
 	cr_expect_eq(super.size_max, 16ull << 30);
 	cr_assert_eq(plan(0, 100000, &super, &count), 0);
