@@ -71,7 +71,14 @@
  * another thread.
  *
  * SIGNALS. Nothing here is async-signal-safe. Calls that wait go on waiting when a signal was handled; none
- * gives -EINTR.
+ * gives -EINTR. A signal that kills in the middle of a transaction is a death like any other;
+ * pheap_signals_defer lets transactions end first.
+ *
+ * DEATH. What a process leaves when it dies, however it dies, its survivors put right: its open transaction
+ * is undone (or completed, if its commit had begun) before any of its locks is free, its held references
+ * (pheap_hold) and its permits (pheap_permits_*) come back. They notice when they meet something that it had,
+ * about a millisecond after the kernel has torn the process down, when somebody opens the heap, and in
+ * pheap_recover. No process has to be there for this, and no daemon.
  *
  * LONGJMP, CANCELLATION. Jumping or throwing past the end of a transaction, also out of the function that
  * pheap_run calls, leaves it open: pheap_current finds it, and it must be ended. Do not jump out of a
@@ -97,8 +104,7 @@
  *    be a SIGBUS when the file could not be kept out of copy-on-write.
  *  - The heap's descriptor belongs to the library: a program that closes it gets -EBADF and loses its
  *    locks.
- *  - Not in this version: PHEAP_EPOCH, PHEAP_SYNC, PHEAP_EPHEMERAL, PHEAP_GUARD. Asking for them is
- *    -EOPNOTSUPP.
+ *  - Not in this version: PHEAP_EPOCH, PHEAP_SYNC, PHEAP_GUARD. Asking for them is -EOPNOTSUPP.
  *  - Anybody who may write the file can break it. No code pointers in it.
  *
  * ABORTS. These misuses end the process with a sentence on stderr: a call with a handle that is NULL or
@@ -146,10 +152,11 @@ extern "C" {
 /* Ignoring the result is a bug. */
 #define PHEAP_MUST __attribute__((visibility("default"), warn_unused_result))
 
-typedef struct pheap pheap;	     /* an open heap; one per file and process, for all threads */
-typedef struct pheap_tx pheap_tx;    /* an open transaction; of one thread */
-typedef uint64_t pheap_off;	     /* bytes from the start of the heap; 0 is null */
-typedef uint64_t pheap_savepoint_id; /* of a savepoint in one transaction */
+typedef struct pheap pheap;		    /* an open heap; one per file and process, for all threads */
+typedef struct pheap_tx pheap_tx;	    /* an open transaction; of one thread */
+typedef struct pheap_permits pheap_permits; /* a counting semaphore in a heap */
+typedef uint64_t pheap_off;		    /* bytes from the start of the heap; 0 is null */
+typedef uint64_t pheap_savepoint_id;	    /* of a savepoint in one transaction */
 
 /* --- flags: a flag given to a call of another group is -EINVAL ---------------------------------------- */
 
@@ -157,7 +164,7 @@ typedef uint64_t pheap_savepoint_id; /* of a savepoint in one transaction */
 #define PHEAP_CREATE 0x01u    /* make the heap if there is no such file */
 #define PHEAP_EXCL 0x02u      /* with CREATE: -EEXIST if there is one */
 #define PHEAP_RDONLY 0x04u    /* map it PROT_READ; transactions must be PHEAP_READ */
-#define PHEAP_EPHEMERAL 0x08u /* not in this version: -EOPNOTSUPP */
+#define PHEAP_EPHEMERAL 0x08u /* creation: the heap goes with its last user; see pheap_open */
 #define PHEAP_FIXED 0x10u     /* creation: record an address; every open maps it there, or is -EBUSY */
 #define PHEAP_GUARD 0x20u     /* not in this version: -EOPNOTSUPP */
 
@@ -300,18 +307,23 @@ struct pheap_stats {
  * PHEAP_RDONLY joins the others where the file may be written (a reader, too, has to be able to recover).
  * Where it may not, only a heap is opened that was closed cleanly and that nobody has open; then nothing
  * keeps a process that may write it from opening it later, and no transaction here isolates from that one.
+ * PHEAP_EPHEMERAL with PHEAP_CREATE makes a heap that goes with its last user: the last pheap_close removes
+ * the file. If all users were killed the file stays, but not the heap: the next open removes it, and makes a
+ * new one or (without PHEAP_CREATE) is -ENOENT. At no moment do two processes that opened the same name have
+ * different heaps. Every open of such a heap joins it, with the flag or without; the flag with a heap
+ * that was made without it is -EINVAL.
  *
  * Durable on return: a new heap, name included; nothing else. Any thread, also beside other opens and
  * closes.
  *
  * Returns 0, or (with *ret NULL if ret is not NULL; pheap_error_detail(NULL) says more)
- *  -EINVAL      path or ret NULL; flags of other calls, CREATE with RDONLY, EXCL without CREATE; a bad
- *               size, mode, count, durability, layout or type in opt; not a regular file
+ *  -EINVAL      path or ret NULL; flags of other calls, CREATE with RDONLY, EXCL without CREATE, EPHEMERAL
+ *               with a heap that is not; a bad size, mode, count, durability, layout or type in opt; not a regular file
  *  -E2BIG       opt->size above 4096, or a field set that this library does not know
  *  -EOPNOTSUPP  a flag, a durability or a heap that this version does not support; a network or user-space
  *               file system; membarrier(2) forbidden here while other members rely on it
  *  -EEXIST      EXCL, and the file exists
- *  -ENOENT      no such file, and no CREATE; or it was removed, or came and went, meanwhile
+ *  -ENOENT      no such file (or an ephemeral heap whose users died), and no CREATE; or it was removed, or came and went, meanwhile
  *  -EACCES, -EPERM, -EROFS  the file may not be written, and was not opened with RDONLY or needs recovery
  *                           or is in use
  *  -EBUSY       the address of a PHEAP_FIXED heap is taken; or this process has it open the other way
@@ -695,6 +707,68 @@ PHEAP_API uint64_t pheap_member(const pheap *h);
  */
 PHEAP_API int pheap_member_alive(const pheap *h, uint64_t member);
 
+/* --- what a process has, and gives back by dying ------------------------------------------------------ */
+
+/*
+ * Holds a block: it lives at least until this process has called pheap_release as often as pheap_hold, or
+ * is gone. A hold belongs to the process (its attachment), not to a thread. When the last hold of a block
+ * goes, by pheap_release, by pheap_close of the holder or by its death, the block is freed, once, in a
+ * transaction: whatever leads to it must be gone by then, or be known to lead to nothing. pheap_free of a held
+ * block is -EBUSY. obj must stay allocated during the call: held already, allocated in this transaction, or
+ * locked by what leads to it.
+ *
+ * Both: with a transaction of this thread open they are a part of it (and failures doom it); else each is
+ * one of its own. PHEAP_CONCURRENT ones take a lock for it, to their end. Holds are counted by process and
+ * block, in 32 bytes of the heap; meant for some ten thousand in a heap.
+ * Return 0, or
+ *  -EINVAL          hold: obj is not the start of an allocated block of the user's
+ *  -EPERM           release: this process does not hold obj
+ *  -EOVERFLOW       hold: 2^32 - 1 times already
+ *  PHEAP_EFOREIGN   obj is not in this heap
+ *  PHEAP_EFORKED, -EROFS, PHEAP_EPOISONED, -EDEADLK (in a transaction), [wait], [space]
+ */
+PHEAP_API int pheap_hold(pheap *h, const void *obj);
+PHEAP_API int pheap_release(pheap *h, const void *obj);
+
+/*
+ * A counting semaphore with total permits (0 to 2^40), all free; NULL: see pheap_error. It is a block of 32
+ * bytes and 16 for each of the heap's member_count; found again by pheap_root_set and pheap_find, or by its
+ * offset. delete frees it; -EBUSY, which dooms, while a process has permits of it. In a transaction.
+ * Errors: -EINVAL, [tx], [space], [wait] and -EDEADLK.
+ */
+PHEAP_MUST const pheap_permits *pheap_permits_new(pheap_tx *tx, uint64_t total);
+PHEAP_API int pheap_permits_delete(pheap_tx *tx, const pheap_permits *permits);
+
+/*
+ * take waits until n permits are free and takes them together, for at most timeout_ms (-1: as long as it
+ * takes; 0: asks). give gives back n that this process has. lend adds n of its own, for as long as it is
+ * attached; taking n ends the loan. Permits belong to the process (its attachment), not to a thread, and survive
+ * nothing: when it closes the heap or dies, what it has taken is free again and what it has lent is gone,
+ * exactly that, whatever others took, gave or lent meanwhile. After the death of a lender fewer than 0 may be
+ * free: nothing is taken from those who have some, and others wait until there is enough again.
+ * Whoever waits sees a death within about a millisecond after the process was torn down. There is no
+ * order among those who wait; who asks for many may wait long beside those who ask for few.
+ *
+ * Each is a transaction of its own. Return 0, or
+ *  -EAGAIN          take: timeout_ms is 0, and not enough are free
+ *  -ETIMEDOUT       take: so for timeout_ms; all: [wait]
+ *  -EPERM           give: this process does not have n
+ *  -EINVAL          n is 0 or above 2^40; no semaphore of this heap (deleted?)
+ *  -EOVERFLOW       more than 2^40 taken or lent
+ *  PHEAP_EACTIVE    this thread has a transaction open in the heap
+ *  PHEAP_EFORKED, -EROFS, PHEAP_EPOISONED, [wait], [space]
+ */
+PHEAP_API int pheap_permits_take(pheap *h, const pheap_permits *permits, uint64_t n, int32_t timeout_ms);
+PHEAP_API int pheap_permits_give(pheap *h, const pheap_permits *permits, uint64_t n);
+PHEAP_API int pheap_permits_lend(pheap *h, const pheap_permits *permits, uint64_t n);
+
+/* *ret: how many are free now; may be below 0. 0, or -EINVAL, PHEAP_EFORKED. Takes no lock. */
+PHEAP_API int pheap_permits_available(const pheap *h, const pheap_permits *permits, int64_t *ret);
+
+/* The binary form, for a semaphore with total 1: take, and give, one. */
+PHEAP_API int pheap_permit_reserve(pheap *h, const pheap_permits *permits, int32_t timeout_ms);
+PHEAP_API int pheap_permit_release(pheap *h, const pheap_permits *permits);
+
 /* --- care --------------------------------------------------------------------------------------------- */
 
 /*
@@ -705,11 +779,24 @@ PHEAP_API int pheap_member_alive(const pheap *h, uint64_t member);
 PHEAP_API int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size);
 
 /*
- * Recovers all processes that died, now instead of when somebody meets what they hold; *ret_members (may be
- * NULL): how many. Needs no transaction. Returns 0, or PHEAP_ECORRUPT, -ENOMEM, PHEAP_EFORKED, what
+ * Recovers all processes that died, now instead of when somebody meets what they hold, and frees what only
+ * they have held (with a transaction open in this thread: at its end); *ret_members (may be NULL): how many. Returns 0, or PHEAP_ECORRUPT, -ENOMEM, PHEAP_EFORKED, what
  * fcntl(2) gives.
  */
 PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
+
+/*
+ * From now on these n signals wait, in the whole process, until none of its threads has a transaction open;
+ * then the signal is raised again with the disposition that the program had, so the process dies by it, or its
+ * handler runs. While one waits, threads without a transaction wait in pheap_begin (10 s at most, in case the
+ * others need them). Nested transactions, and those in several heaps, count as one. The set replaces that of the
+ * last call; n = 0 gives all dispositions back. Ignored signals stay ignored. Set dispositions before this call, not
+ * after; transactions that are open already are not waited for. Meant for SIGTERM and SIGINT: correctness never
+ * needs it, as SIGKILL shows; it saves survivors a recovery, and the work of the transaction. Costs two atomic
+ * operations for each transaction.
+ * Returns 0, or -EINVAL: no such signal, SIGKILL, SIGSTOP, or signals is NULL; what sigaction(2) gives.
+ */
+PHEAP_API int pheap_signals_defer(const int *signals, size_t n);
 
 /* Constant text for any code that a call returned. Any thread. */
 PHEAP_API const char *pheap_strerror(int rc);

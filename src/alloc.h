@@ -206,7 +206,8 @@ int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off
 		  const char **ret_why);
 int ph_block_alloc(struct pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t *ret_off,
 		   uint64_t *ret_size);
-int ph_block_free(struct pheap_tx *tx, uint64_t off);
+int ph_block_free(struct pheap_tx *tx, uint64_t off);	      /* the user's, and not held */
+int ph_block_drop(struct pheap_tx *tx, uint64_t off);	      /* any */
 bool ph_block_freed(const struct pheap_tx *tx, uint64_t off); /* is off inside a block that tx freed? */
 
 #endif

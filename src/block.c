@@ -12,6 +12,7 @@
 
 #include "defer.h"
 #include "error.h"
+#include "hold.h"
 #include "reserve.h"
 #include "tx.h"
 
@@ -143,7 +144,7 @@ int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t
 	return rc;
 }
 
-int ph_block_free(pheap_tx *tx, uint64_t off)
+int ph_block_drop(pheap_tx *tx, uint64_t off)
 {
 	struct ph_block b;
 	const char *why;
@@ -151,9 +152,6 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 
 	if (rc)
 		return ph_error(tx->h, rc, "free of offset 0x%llx: it is %s", (unsigned long long)off, why);
-	if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
-		return ph_error(tx->h, -EINVAL, "free of offset 0x%llx: it belongs to the heap itself",
-				(unsigned long long)off);
 	/* A block of this transaction is free for it at once: what was deferred to it must not reach its
 	 * next owner. */
 	rc = tx->has_defers ? ph_defer_settle(tx, b.off, b.size) : 0;
@@ -167,6 +165,21 @@ int ph_block_free(pheap_tx *tx, uint64_t off)
 			"free of offset 0x%llx: its chunks belong to others; run pheap-fsck on the file",
 			(unsigned long long)off);
 	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
+}
+
+int ph_block_free(pheap_tx *tx, uint64_t off)
+{
+	if (ph_heap_has(tx->h, off, 1)) {
+		uint64_t desc = ph_desc_load(tx->h, ph_chunk_of(tx->h, off));
+
+		if (PHD_DESC_TYPE(desc) > PHD_TYPE_USER_MAX)
+			return ph_error(tx->h, -EINVAL,
+					"free of offset 0x%llx: it belongs to the heap itself",
+					(unsigned long long)off);
+	}
+	int rc = ph_hold_free_check(tx, off);
+
+	return rc ? rc : ph_block_drop(tx, off);
 }
 
 bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)

@@ -286,6 +286,7 @@ int ph_gate_enter_slow(pheap_tx *tx, bool nowait)
 			if (rc == 0 && tx->gate == PHD_MODE_EXCLUSIVE)
 				rc = writer_take(tx, nowait, start_ns);
 		}
+		tx->extras |= tx->h->reap_due;
 		if (rc <= 0)
 			return rc;
 		ph_gate_announce(tx, tx->h, tx->mode);

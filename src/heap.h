@@ -49,11 +49,13 @@ struct pheap {
 	uint64_t member_id;	/* attachment number */
 	uint32_t slot;		/* member slot */
 	uint32_t flags;		/* PHEAP_* of open */
-	/* These four are tested as one 32-bit word in pheap_begin: keep them together. */
+	/* These are tested as one word in pheap_begin: keep them together. */
 	bool read_only; /* user mapping is PROT_READ; transactions must be PHEAP_READ */
 	bool passive;	/* no write permission on the file: not a member, clean heap only */
 	bool fenced;	/* this member fences in begin (no membarrier) */
 	bool forked;	/* this is the child of the process that opened it */
+	bool deferring; /* signals wait for the ends of transactions */
+	bool plain_pad[3];
 	int fd;
 	uint32_t ref_count; /* opens of the same file in this process */
 	uint64_t dev, inode;
@@ -62,6 +64,7 @@ struct pheap {
 	struct cds_list_head node; /* in open.c's table */
 	uint64_t recovered_back, recovered_forward, recovery_ns, open_ns;
 	bool was_clean;
+	bool reap_due; /* somebody was recovered: hold.h */
 
 	pthread_mutex_t lock;	  /* guards txs, lanes_free */
 	struct cds_list_head txs; /* struct pheap_tx of all threads */

@@ -40,6 +40,8 @@
 #define PHD_SIZE_MIN 65536ull		/* smallest max_size of a heap, bytes */
 #define PHD_SIZE_MAX (1ull << 46)	/* largest max_size of a heap, bytes */
 #define PHD_ROOT_BUCKETS 64u
+#define PHD_HOLD_BUCKETS 256u
+#define PHD_HOLD_BUCKET(object_off) ((uint32_t)(((object_off) >> 3) * 0x9e3779b97f4a7c15ull >> 56))
 #define PHD_NAME_SIZE 64u		/* root, type and layout names, with the final NUL */
 #define PHD_LANE_MAX 16383u
 #define PHD_MEMBER_MAX 4096u
@@ -265,11 +267,11 @@ struct phd_head {
 	/* 0x008 */ uint64_t chunk_count; /* chunks backed by the file; only grows. Under growth, after the
 	 * space exists */
 	/* 0x010 */ uint64_t types_off;	  /* first phd_type, 0: none */
-	/* 0x018 */ uint64_t holds_off;	  /* phd_holds, 0: none yet. Under the stripe of names */
-	/* 0x020 */ uint64_t reserved[4];
+	/* 0x018 */ uint64_t reserved[5];
 	/* 0x040 */ uint64_t roots[PHD_ROOT_BUCKETS]; /* first phd_root of each bucket */
+	/* 0x240 */ uint64_t holds[PHD_HOLD_BUCKETS]; /* first phd_hold of each bucket */
 };
-static_assert(sizeof(struct phd_head) == 0x240, "size");
+static_assert(sizeof(struct phd_head) == 0xa40, "size");
 
 /* A. A named root; a block of type PHD_TYPE_ROOT. Never freed: a removed name keeps its entry with off 0. */
 struct phd_root {
@@ -294,15 +296,6 @@ struct phd_type {
 };
 static_assert(sizeof(struct phd_type) == 0x60, "size");
 
-/* A. Table of held references; a block of type PHD_TYPE_HOLDS. Never freed. */
-struct phd_holds {
-	/* 0x00 */ uint64_t bucket_count; /* a power of two */
-	/* 0x08 */ uint64_t reserved;
-	/* 0x10 */ uint64_t buckets[];	  /* first phd_hold of each */
-};
-static_assert(sizeof(struct phd_holds) == 0x10, "size");
-#define PHD_HOLD_BUCKET(object_off, bits) ((bits) ? ((object_off) >> 3) * 0x9e3779b97f4a7c15ull >> (64 - (bits)) : 0)
-
 /* A. What one member holds of one object; a block of type PHD_TYPE_HOLD. Void once the slot has another
  * attachment. */
 struct phd_hold {
@@ -313,6 +306,7 @@ struct phd_hold {
 	/* 0x1c */ uint32_t count;
 };
 static_assert(sizeof(struct phd_hold) == 0x20, "size");
+static_assert(PHD_HOLD_BUCKETS == 256, "PHD_HOLD_BUCKET gives eight bits");
 
 /* A. What one member has of the permits of a semaphore; void once the slot has another attachment. */
 struct phd_permit_cell {
@@ -351,9 +345,8 @@ static_assert(sizeof(struct phd_permits) == 0x20, "size");
 #define PHD_TYPE_ROOT 65536u
 #define PHD_TYPE_TYPE 65537u
 #define PHD_TYPE_JOURNAL 65538u
-#define PHD_TYPE_HOLDS 65539u
-#define PHD_TYPE_HOLD 65540u
-#define PHD_TYPE_PERMITS 65541u
+#define PHD_TYPE_HOLD 65539u
+#define PHD_TYPE_PERMITS 65540u
 
 #define PHD_BLOCK_SIZE_MIN 16u	/* smallest block of a run, bytes */
 #define PHD_BLOCK_SIZE_MAX 16384u /* largest block of a run, bytes */
@@ -469,8 +462,8 @@ PHD_AT(phd_log_ext, owner, 0x18);
 PHD_AT(phd_head, magic, 0x000);
 PHD_AT(phd_head, chunk_count, 0x008);
 PHD_AT(phd_head, types_off, 0x010);
-PHD_AT(phd_head, holds_off, 0x018);
 PHD_AT(phd_head, roots, 0x040);
+PHD_AT(phd_head, holds, 0x240);
 PHD_AT(phd_root, next_off, 0x00);
 PHD_AT(phd_root, off, 0x08);
 PHD_AT(phd_root, size, 0x10);
@@ -482,8 +475,6 @@ PHD_AT(phd_type, align, 0x14);
 PHD_AT(phd_type, ptr_count, 0x18);
 PHD_AT(phd_type, name, 0x20);
 PHD_AT(phd_type, ptr_offs, 0x60);
-PHD_AT(phd_holds, bucket_count, 0x00);
-PHD_AT(phd_holds, buckets, 0x10);
 PHD_AT(phd_hold, next_off, 0x00);
 PHD_AT(phd_hold, object_off, 0x08);
 PHD_AT(phd_hold, attachment, 0x10);

@@ -200,6 +200,7 @@ int ph_lock_stripe(pheap_tx *tx, uint32_t stripe)
 		return -ENOMEM;
 	if (!ph_word_take_free_lock(stripe_word(tx->h, stripe), tx->word)) {
 		rc = stripe_take(tx, stripe);
+		tx->extras |= tx->h->reap_due;
 		if (rc)
 			return rc < 0 ? rc : 0;
 	}
@@ -268,10 +269,13 @@ int ph_lock_stripe_shared(pheap_tx *tx, uint32_t stripe)
 	while (rc == 0 && !shared_enter(h, word)) {
 		note_take_back(tx);
 		rc = wait_once(tx, stripe, &w);
+		/* Never both notes at once: a writer that drains this stripe would see itself waited for. */
+		ph_word_note_clear(h, &w.word);
 		if (rc == 0)
 			note_put(tx, stripe);
 	}
 	ph_word_wait_end(h, word, &w.word, false);
+	tx->extras |= h->reap_due;
 	if (rc == 0)
 		tx->shared_stripes[tx->shared_count++] = stripe;
 	return rc;
@@ -317,6 +321,11 @@ static uint32_t stripe_of(const struct pheap *h, uint64_t key)
 	key *= 0xff51afd7ed558ccdull;
 	key ^= key >> 33;
 	return (uint32_t)key & (h->super.stripe_count - 1);
+}
+
+int ph_lock_key(pheap_tx *tx, uint64_t key)
+{
+	return ph_lock_stripe(tx, stripe_of(tx->h, key));
 }
 
 static int stripe_compare(const void *a, const void *b)

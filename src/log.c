@@ -262,12 +262,15 @@ static bool target_valid(const struct pheap *h, uint64_t off, uint64_t n)
 	uint64_t types = h->super.head_off + offsetof(struct phd_head, types_off);
 	uint64_t roots = h->super.head_off + offsetof(struct phd_head, roots);
 
+	uint64_t holds = h->super.head_off + offsetof(struct phd_head, holds);
+
 	if (off >= h->data_off && off <= end && n <= end - off)
 		return true;
 	if (n > sizeof(struct phd_head))
 		return false;
 	return (off >= types && off + n <= types + 8) ||
-	       (off >= roots && off + n <= roots + sizeof(h->head->roots));
+	       (off >= roots && off + n <= roots + sizeof(h->head->roots)) ||
+	       (off >= holds && off + n <= holds + sizeof(h->head->holds));
 }
 
 static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)

@@ -43,10 +43,13 @@ int ph_member_check(struct pheap *h, uint32_t slot)
 	rc = 0;
 	if (__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE)) {
 		rc = ph_os->lock_set(h->fd, PHD_LOCK_SLOT + slot, true, false);
-		if (rc == 0) {
+		if (rc == 0 && !__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE)) {
+			ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + slot); /* somebody else has just done it */
+		} else if (rc == 0) {
 			rc = ph_recovery_member(h, slot);
 			ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + slot);
 			rc = rc ? rc : 1;
+			__atomic_store_n(&h->reap_due, true, __ATOMIC_RELEASE);
 		} else if (rc == -EAGAIN) {
 			rc = 0; /* somebody else recovers it, or the slot has a new owner */
 		}
@@ -105,18 +108,4 @@ int ph_member_check_all(struct pheap *h)
 		count += rc == 1;
 	}
 	return rc < 0 ? rc : count;
-}
-
-int pheap_recover(pheap *h, uint32_t *ret_members)
-{
-	int rc;
-
-	ph_heap_check(h, "pheap_recover");
-	if (h->forked)
-		return ph_error(h, PHEAP_EFORKED,
-				"this heap was opened by the parent process; close it and open it again");
-	rc = ph_member_check_all(h);
-	if (ret_members)
-		*ret_members = rc > 0 ? (uint32_t)rc : 0;
-	return rc < 0 ? rc : 0;
 }

@@ -21,8 +21,10 @@
 #include "create.h"
 #include "ephemeral.h"
 #include "error.h"
+#include "hold.h"
 #include "os.h"
 #include "reserve.h"
+#include "signals.h"
 #include "super.h"
 #include "thread.h"
 #include "tx.h"
@@ -73,6 +75,7 @@ static pheap *handle_get(void)
 	}
 	memset(h, 0, sizeof(*h));
 	h->id = next_id++;
+	h->deferring = ph_signals_on();
 	h->fd = -1;
 	h->ref_count = 1;
 	pthread_mutex_init(&h->lock, NULL);
@@ -111,6 +114,18 @@ pheap *ph_open_find(bool (*fn)(const pheap *h, const void *arg), const void *arg
 	}
 	pthread_mutex_unlock(&table_lock);
 	return found;
+}
+
+int pheap_signals_defer(const int *signals, size_t n)
+{
+	int rc = ph_signals_set(signals, n);
+	pheap *h;
+
+	pthread_mutex_lock(&table_lock);
+	cds_list_for_each_entry(h, &table, node)
+		__atomic_store_n(&h->deferring, ph_signals_on(), __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&table_lock);
+	return rc;
 }
 
 static void table_add(pheap *h)
@@ -167,6 +182,7 @@ static void fork_child(void)
 		pthread_mutex_init(&h->recovery_lock, NULL);
 		ph_thread_heap_forked(h);
 	}
+	ph_signals_forked();
 	fork_parent();
 }
 
@@ -514,6 +530,11 @@ static int heap_enter(pheap *h, struct opening *o)
 /* Everything that an attached heap has, in the order opposite to heap_start. */
 static int heap_stop(pheap *h)
 {
+	uint32_t *flags = h->passive ? NULL : &h->members[h->slot].flags;
+
+	/* What this process holds goes with it. If that fails, the next one does it. */
+	if (flags && *flags & PHD_MEMBER_HOLDS && ph_hold_reap(h, h->member_id) == 0)
+		__atomic_fetch_and(flags, ~PHD_MEMBER_HOLDS, __ATOMIC_ACQ_REL);
 	ph_thread_heap_close(h);
 	ph_reserve_close(h);
 	ph_alloc_close(h);
@@ -716,6 +737,8 @@ static int open_run(struct opening *o, pheap **ret)
 		rc = types_take(h, o);
 	if (rc)
 		return rc;
+	if (first && !h->read_only)
+		(void)ph_hold_reap(h, 0);
 	if (first)
 		h->open_ns = ph_os->clock_ns() - start_ns;
 	*ret = h;

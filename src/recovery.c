@@ -93,6 +93,7 @@ int ph_recovery_all(struct pheap *h)
 			__atomic_store_n(&h->members[i].attachment, 0, __ATOMIC_RELEASE);
 	h->coord->poison = 0;
 	h->coord->lane_limit = 0;
+	h->coord->recovered_count = 0;
 	h->recovery_ns += ph_os->clock_ns() - start_ns;
 	return 0;
 }
@@ -135,8 +136,13 @@ int ph_recovery_member(struct pheap *h, uint32_t slot)
 		rc = lanes_recover(h, owner, false);
 	if (rc)
 		return rc;
+	/* ORDER(reap-count): the reaper is called before the row goes, which makes the holds of the member void. Crash
+	 * between: called twice. Pairs with hold.c:ph_hold_reap. */
+	if (__atomic_load_n(&h->members[slot].flags, __ATOMIC_ACQUIRE) & PHD_MEMBER_HOLDS)
+		__atomic_fetch_add(&h->coord->reap, 1, __ATOMIC_ACQ_REL);
 	/* The slot last: until here a second recoverer would find everything that is left to do. */
 	__atomic_store_n(&h->members[slot].attachment, 0, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&h->coord->recovered_count, 1, __ATOMIC_RELAXED);
 	h->recovery_ns += ph_os->clock_ns() - start_ns;
 	return 0;
 }

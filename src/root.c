@@ -256,7 +256,8 @@ int pheap_root_set(pheap_tx *tx, const char *name, const void *p)
 			rc = ph_error(tx->h, PHEAP_EFOREIGN, "pheap_root_set: %p is not in this heap", p);
 		else if (ph_block_find(tx->h, tx, off, &b, &why))
 			rc = ph_error(tx->h, -EINVAL, "pheap_root_set: %p is %s", p, why);
-		else if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
+		else if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX &&
+			 PHD_DESC_TYPE(b.desc) != PHD_TYPE_PERMITS)
 			rc = ph_error(tx->h, -EINVAL, "pheap_root_set: %p belongs to the heap itself", p);
 	}
 	if (rc == 0 && tx->mode == PHD_MODE_CONCURRENT)

@@ -12,12 +12,14 @@
 #include "defer.h"
 #include "error.h"
 #include "gate.h"
+#include "hold.h"
 #include "lock.h"
 #include "mutant.h"
 #include "os.h"
 #include "reserve.h"
 #include "root.h"
 #include "savepoint.h"
+#include "signals.h"
 #include "thread.h"
 
 #define BEGIN_FLAGS (PHEAP_CONCURRENT | PHEAP_READ | PHEAP_NEST | PHEAP_NOWAIT)
@@ -259,6 +261,15 @@ static uint32_t mode_of(uint32_t flags)
 	return flags & PHEAP_READ ? PHD_MODE_READ : PHD_MODE_EXCLUSIVE;
 }
 
+static void signals_leave(pheap_tx *tx)
+{
+	bool defers = tx->defers_signals;
+
+	tx->defers_signals = false;
+	if (defers)
+		ph_signals_leave();
+}
+
 static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_tx **ret)
 {
 	pheap_tx *tx;
@@ -276,16 +287,21 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	tx->mode = mode_of(flags);
 	tx->read_only = (flags & PHEAP_READ) != 0;
 	tx->extras = tx->lane == NULL;
-	if (tx->lane) {
-		if (h->coord->poison != 0 && !tx->read_only)
-			return ph_error(
-				h, PHEAP_EPOISONED,
+	if (tx->lane && h->coord->poison != 0 && !tx->read_only)
+		return ph_error(h, PHEAP_EPOISONED,
 				"recovery of a dead process failed; close the heap and run pheap-fsck on it");
+	tx->defers_signals = h->deferring;
+	if (tx->defers_signals)
+		ph_signals_enter();
+	if (tx->lane) {
 		lane_begin(tx);
 		rc = ph_gate_enter(tx, h, tx->mode, (flags & PHEAP_NOWAIT) != 0);
-		if (rc)
+		if (rc) {
+			signals_leave(tx);
 			return rc;
+		}
 	}
+	tx->extras |= tx->defers_signals;
 	tx->open = true;
 	tx->writable_by = tx->read_only ? NULL : &ph_thread;
 	ph_cover_clear(&tx->cover);
@@ -293,13 +309,14 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	return 0;
 }
 
-static_assert(offsetof(struct pheap, forked) == offsetof(struct pheap, read_only) + 3,
-	      "four flags, one word");
+static_assert(offsetof(struct pheap, plain_pad) == offsetof(struct pheap, read_only) + 5 &&
+		      offsetof(struct pheap, read_only) % 8 == 0,
+	      "flags in one word");
 
-/* Neither read-only, passive, fenced nor forked. */
+/* Neither read-only, passive, fenced, forked nor deferring. */
 static inline bool heap_plain(const pheap *h)
 {
-	uint32_t flags;
+	uint64_t flags;
 
 	memcpy(&flags, &h->read_only, sizeof(flags));
 	return flags == 0;
@@ -385,6 +402,7 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 		tx->callback_room = 0;
 		callbacks_run(callbacks, count, committed);
 	}
+	signals_leave(tx);
 }
 
 /* After lane_end. */
@@ -429,9 +447,11 @@ static int commit_nested(pheap_tx *tx)
 static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 {
 	int rc = end_refuse(tx, "pheap_commit");
+	struct pheap *h;
 
 	if (rc || !tx)
 		return rc;
+	h = tx->h;
 	if (tx->nest)
 		return commit_nested(tx);
 	rc = tx->doom;
@@ -439,10 +459,11 @@ static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 		rc = ph_tx_commit_step(tx);
 	if (rc) {
 		ph_tx_abort_all(tx);
-		return rc;
+	} else {
+		tx_finish(tx, true);
 	}
-	tx_finish(tx, true);
-	return 0;
+	ph_hold_reap_due(h);
+	return rc;
 }
 
 int pheap_commit(pheap_tx *tx)

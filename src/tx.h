@@ -65,6 +65,7 @@ struct pheap_tx {
 	struct ph_log log;
 	bool open, read_only, internal;
 	bool extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
+	bool defers_signals;
 	bool applies; /* the log has records to apply */
 	bool has_frees, has_defers, has_publishes;
 	bool defers_everywhere; /* defer_lines is not complete */

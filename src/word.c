@@ -70,8 +70,10 @@ static bool yields(const struct pheap *h, uint64_t *next, struct ph_wait *w)
 {
 	uint64_t seen = __atomic_load_n(next, __ATOMIC_ACQUIRE), now_ns;
 
-	if (!(seen & PHD_NEXT_FIRST) || names(seen, w->mine) || !ph_word_held(h, seen & ~PHD_WORD_FLAGS))
+	if (!(seen & PHD_NEXT_FIRST) || names(seen, w->mine) || !ph_word_held(h, seen & ~PHD_WORD_FLAGS)) {
+		w->yield_ns = 0;
 		return false;
+	}
 	now_ns = ph_os->clock_ns();
 	if (w->yield_ns == 0)
 		w->yield_ns = now_ns;

@@ -383,6 +383,14 @@ static uint32_t m_thread(void)
 	return 1;
 }
 
+static int m_path(const char *path, char *ret, size_t n)
+{
+	if (strlen(path) >= n)
+		return -ENAMETOOLONG;
+	memcpy(ret, path, strlen(path) + 1);
+	return 0;
+}
+
 const struct ph_os memfile_os = {
 	.file_open = m_open,
 	.file_close = m_close,
@@ -397,6 +405,7 @@ const struct ph_os memfile_os = {
 	.file_create_unnamed = m_create,
 	.file_link = m_link,
 	.file_unlink = m_unlink,
+	.file_path = m_path,
 	.folder_sync = m_folder_sync,
 	.lock_set = m_lock_set,
 	.lock_clear = m_lock_clear,

@@ -29,6 +29,7 @@ enum fn {
 	FN_CREATE,
 	FN_LINK,
 	FN_UNLINK,
+	FN_PATH,
 	FN_FOLDER,
 	FN_LOCK,
 	FN_UNLOCK,
@@ -53,6 +54,7 @@ const char *const fake_names[] = {"file_open",
 				  "file_create_unnamed",
 				  "file_link",
 				  "file_unlink",
+				  "file_path",
 				  "folder_sync",
 				  "lock_set",
 				  "lock_clear",
@@ -165,6 +167,12 @@ static int fake_file_link(int fd, const char *temporary, const char *path)
 {
 	FAIL_IF(FN_LINK);
 	return ph_os_linux.file_link(fd, temporary, path);
+}
+
+static int fake_file_path(const char *path, char *ret, size_t n)
+{
+	FAIL_IF(FN_PATH);
+	return ph_os_linux.file_path(path, ret, n);
 }
 
 static int fake_file_unlink(const char *path)
@@ -292,6 +300,7 @@ const struct ph_os fake_os = {
 	.file_create_unnamed = fake_file_create_unnamed,
 	.file_link = fake_file_link,
 	.file_unlink = fake_file_unlink,
+	.file_path = fake_file_path,
 	.folder_sync = fake_folder_sync,
 	.lock_set = fake_lock_set,
 	.lock_clear = fake_lock_clear,

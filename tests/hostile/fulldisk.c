@@ -81,6 +81,8 @@ static pheap *heap_open(uint32_t flags, uint64_t initial_size, uint64_t max_size
 	opt.initial_size = initial_size;
 	opt.max_size = max_size;
 	opt.lock_timeout_ms = 1000;
+	opt.member_count = 8;
+	opt.lane_count = 32;
 	rc = pheap_open(path, flags, &opt, &h);
 	expect(rc == 0, "the heap does not open: %d", rc);
 	if (!h)

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * hold.h: held references: objects that live as long as some attached process holds them.
+ *
+ * What: one record for each object and member, in lists that hang from the heap head. A record belongs to an attachment; as
+ * soon as that is no longer in the member table the record is void, so a death gives all holds of a process up at once, and
+ * nothing has to be counted back. What is left to do, freeing objects that nobody holds any more, is an ordinary
+ * transaction that whoever comes by makes: the reaper.
+ * Why not a counter in the object: a count can not say whose it is, and is wrong for ever after a death in the wrong place.
+ *
+ * Invariants
+ *   F1  An object is freed in the transaction that removes its last record that is not void.
+ *   F2  A record is changed under the stripe of its bucket, or alone in the heap.
+ *   F3  coord->reap is raised before the row of a member with holds goes; only who has seen all buckets since it read the
+ *       number puts it back to 0.
+ */
+#ifndef PH_HOLD_H
+#define PH_HOLD_H
+
+#include "tx.h"
+
+/* Is the object held? Then it can not be freed: 0, or -EBUSY with a sentence, or an error of locking. */
+int ph_hold_free_check(pheap_tx *tx, uint64_t off);
+/* Frees what only the gone have held; `leaving`: an attachment that counts as gone, or 0. By a thread without an open
+ * transaction. */
+int ph_hold_reap(struct pheap *h, uint64_t leaving);
+/* At the end of a call that may have recovered somebody. */
+void ph_hold_reap_due(struct pheap *h);
+/* First opener: is there anything to reap? */
+bool ph_hold_any(const struct pheap *h);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * signals.c: see signals.h.
+ */
+#include "signals.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "os.h"
+
+#define SIGNAL_MAX 64
+#define PARK_NAP_NS 1000000ull
+#define PARK_MAX_NS \
+	10000000000ull /* then it begins all the same: the others may be waiting for this thread */
+
+static pthread_mutex_t set_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t deferred; /* bit i - 1: signal i has our handler */
+static struct sigaction old_actions[SIGNAL_MAX + 1];
+static uint64_t pending;
+static uint32_t open_count; /* threads with a transaction open */
+static __thread uint32_t depth __attribute__((tls_model("initial-exec")));
+
+static uint64_t bit_of(int sig)
+{
+	return 1ull << (sig - 1);
+}
+
+/* The disposition that the program had, and the signal again, now. A handler of the program's returns here. */
+static void deliver_one(int sig)
+{
+	struct sigaction ours;
+	sigset_t set, old_set;
+
+	sigaction(sig, &old_actions[sig], &ours);
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	pthread_sigmask(SIG_UNBLOCK, &set, &old_set);
+	raise(sig);
+	pthread_sigmask(SIG_SETMASK, &old_set, NULL);
+	if (__atomic_load_n(&deferred, __ATOMIC_SEQ_CST) & bit_of(sig))
+		sigaction(sig, &ours, NULL);
+}
+
+static void deliver(void)
+{
+	uint64_t signals = __atomic_exchange_n(&pending, 0, __ATOMIC_SEQ_CST);
+
+	for (int sig = 1; sig <= SIGNAL_MAX; sig++)
+		if (signals & bit_of(sig))
+			deliver_one(sig);
+}
+
+static void on_signal(int sig)
+{
+	int saved = errno;
+
+	__atomic_fetch_or(&pending, bit_of(sig), __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&open_count, __ATOMIC_SEQ_CST) == 0)
+		deliver();
+	errno = saved;
+}
+
+bool ph_signals_on(void)
+{
+	return __atomic_load_n(&deferred, __ATOMIC_SEQ_CST) != 0;
+}
+
+/* The last one out delivers. */
+static void count_down(void)
+{
+	if (__atomic_sub_fetch(&open_count, 1, __ATOMIC_SEQ_CST) == 0 &&
+	    __atomic_load_n(&pending, __ATOMIC_SEQ_CST))
+		deliver();
+}
+
+void ph_signals_enter(void)
+{
+	uint64_t start_ns;
+
+	if (depth++)
+		return;
+	__atomic_add_fetch(&open_count, 1, __ATOMIC_SEQ_CST);
+	if (__builtin_expect(__atomic_load_n(&pending, __ATOMIC_SEQ_CST) == 0, 1))
+		return;
+	start_ns = ph_os->clock_ns();
+	do {
+		uint32_t seen;
+
+		count_down();
+		seen = __atomic_load_n(&open_count, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&pending, __ATOMIC_SEQ_CST))
+			(void)ph_os->futex_wait(&open_count, seen, PARK_NAP_NS);
+		__atomic_add_fetch(&open_count, 1, __ATOMIC_SEQ_CST);
+	} while (__atomic_load_n(&pending, __ATOMIC_SEQ_CST) && ph_os->clock_ns() - start_ns < PARK_MAX_NS);
+}
+
+void ph_signals_leave(void)
+{
+	if (depth && --depth == 0)
+		count_down();
+}
+
+void ph_signals_forked(void)
+{
+	depth = 0;
+	open_count = 0;
+	pending = 0;
+	pthread_mutex_init(&set_lock, NULL);
+}
+
+/* ---- which ---- */
+
+static void give_back(int sig)
+{
+	__atomic_fetch_and(&deferred, ~bit_of(sig), __ATOMIC_SEQ_CST);
+	sigaction(sig, &old_actions[sig], NULL);
+}
+
+static int take_over(int sig)
+{
+	struct sigaction ours = {.sa_handler = on_signal};
+
+	if (sigaction(sig, NULL, &old_actions[sig]))
+		return -errno;
+	/* What the program ignores stays ignored. */
+	if (!(old_actions[sig].sa_flags & SA_SIGINFO) && old_actions[sig].sa_handler == SIG_IGN)
+		return 0;
+	ours.sa_flags = old_actions[sig].sa_flags & (SA_RESTART | SA_ONSTACK);
+	if (old_actions[sig].sa_handler == SIG_DFL)
+		ours.sa_flags |= SA_RESTART;
+	sigfillset(&ours.sa_mask);
+	__atomic_fetch_or(&deferred, bit_of(sig), __ATOMIC_SEQ_CST);
+	if (sigaction(sig, &ours, NULL) == 0)
+		return 0;
+	__atomic_fetch_and(&deferred, ~bit_of(sig), __ATOMIC_SEQ_CST);
+	return -errno;
+}
+
+static int signals_check(const int *signals, size_t n, uint64_t *ret)
+{
+	*ret = 0;
+	if (n && !signals)
+		return ph_error(NULL, -EINVAL, "pheap_signals_defer: signals is NULL");
+	for (size_t i = 0; i < n; i++) {
+		if (signals[i] < 1 || signals[i] > SIGNAL_MAX || signals[i] == SIGKILL ||
+		    signals[i] == SIGSTOP)
+			return ph_error(NULL, -EINVAL, "pheap_signals_defer: signal %d cannot be deferred",
+					signals[i]);
+		*ret |= bit_of(signals[i]);
+	}
+	return 0;
+}
+
+int ph_signals_set(const int *signals, size_t n)
+{
+	uint64_t wanted;
+	int rc = signals_check(signals, n, &wanted);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&set_lock);
+	for (int sig = 1; sig <= SIGNAL_MAX; sig++) {
+		uint64_t bit = bit_of(sig);
+
+		if (deferred & bit & ~wanted)
+			give_back(sig);
+		else if (wanted & bit & ~deferred && rc == 0)
+			rc = take_over(sig);
+	}
+	pthread_mutex_unlock(&set_lock);
+	return rc ? ph_error(NULL, rc, "pheap_signals_defer: setting the handler failed: %s",
+			     pheap_strerror(rc))
+		  : 0;
+}
