@@ -290,7 +290,7 @@ check "the demo leaves nothing" test -z "$(ls t)"
 TMPDIR=$dir/t "$demo" --seconds 60 --kv "$kv" --fsck "$fsck" status >out 2>err </dev/null &
 child=$!
 for ((i = 0; i < 3000; i++)); do
-	if grep -q '^kill ' out; then break; fi
+	if grep -q 'kills [1-9]' out; then break; fi
 	sleep 0.02
 done
 kill -9 "$child"

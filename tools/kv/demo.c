@@ -1,481 +1,470 @@
 /* SPDX-License-Identifier: MIT
  *
- * demo.c: pheap-kv-demo: loads real data with pheap-kv, kills it with SIGKILL again and again, and proves
- * that nothing was lost, repeated or left half done.
+ * demo.c: pheap-kv-demo: several processes load real data into one heap at the same time; each is killed with
+ * SIGKILL again and again while the others go on, and is replaced; and it is proved that nothing was lost,
+ * repeated or left half done.
  *
- * What is proved, after every kill: the next load goes on at no fewer transactions than the killed one had
- * reported, and each of its steps finds its record as the step before left it. After every sixth: fsck
- * finds nothing but the unfinished transactions, and every byte is what the committed transactions make of
- * the input. At the end: the contents are the input, and fsck finds nothing at all.
+ * What is proved. After every kill: each survivor commits again, before anybody new comes. All the time: each
+ * step finds its record as the step before left it, whoever did that one. Beside running loads, and after
+ * kills of all at once: every byte is what the committed transactions make of the input, and there are at
+ * least as many as were reported, and no more above that than processes were killed. At the end: the contents
+ * are the input, and fsck finds nothing at all.
  *
- * Why three kinds of kill: few random moments lie in a transaction, so some kills are aimed at one that
- * stands still in its middle; and some come so early that they hit the recovery of the kill before.
+ * Why several kinds of kill: few random moments lie where much is open, so some are aimed at a transaction
+ * that stands still in its middle; two at once, because the second may hit whoever recovers the first; early
+ * ones, because they hit an attaching process, which recovers as well; and all at once, which leaves it all
+ * to the next that opens the heap.
  *
- * Invariants
- *   D1  A child dies with this process, and the folder goes away however this process ends.
+ * Why pauses are also measured without a kill: with more processes than processors each of them waits for its
+ * turn, and that is no matter of the library.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK_EVERY 6u
-#define ANSWER_MS 60000u /* a child that is not to be killed has this long for its next line */
-#define TAIL_SIZE 4096u
+#include "board.h"
+#include "score.h"
 
-typedef unsigned long long ull;
+#define WINDOW_NS 30000000u /* how long pauses are looked for: before a kill, and after it */
+#define ALL_COUNT 4u	    /* kills of all at once */
+#define BESIDE_COUNT 10u    /* comparisons beside running loads */
 
-enum aim { AIM_RANDOM, AIM_INSIDE, AIM_OPENING };
-static const char *const aim_texts[] = {"at a random moment", "inside a transaction", "while opening"};
-
-struct child {
-	pid_t pid;
-	int fd;
-	char line[1024];
-	size_t line_size;
-	char tail[TAIL_SIZE]; /* the end of what it wrote, for a failure */
-	size_t tail_size;
-	bool started, stalled, told_recovery;
-	ull undone, completed, recovery_us;
-};
+enum aim { AIM_RANDOM, AIM_INSIDE, AIM_TWO, AIM_ATTACHING };
+static const char *const aim_texts[] = {"at a random moment", "inside a transaction", "two at once",
+					"while attaching"};
 
 static struct {
-	char dir[PATH_MAX], heap[PATH_MAX + 16];
-	char kv[PATH_MAX], fsck[PATH_MAX];
-	const char *input, *threads;
 	unsigned seconds;
-	uint64_t seed, random;
-	int janitor_fd;
-	pid_t janitor;
-	ull acked; /* transactions that a load has reported */
-	ull kill_count, opening_count, inside_count, undone, completed, recovery_us_max, fsck_count,
-		verify_count;
-	double load_seconds;
+	const char *threads;
+	bool live;
 } demo;
 
-/* The last kill, until somebody has told what its recovery found. */
-struct pending {
-	bool fresh;
-	ull number, acked;
-	enum aim aim;
-	bool stalled;
-};
+/* ---- time passes ---- */
 
-static double now_s(void)
+static void workers_check(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+	for (unsigned i = 0; i < score.worker_count; i++)
+		worker_check(&score.workers[i]);
 }
 
-/* splitmix64 */
-static uint64_t random_below(uint64_t n)
+static void tick(void)
 {
-	uint64_t z = demo.random += 0x9e3779b97f4a7c15ull;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return (z ^ z >> 31) % n;
+	workers_check();
+	board_tick();
 }
 
-static void folder_drop(void)
+static void pass_ns(uint64_t ns)
 {
-	if (demo.janitor <= 0)
-		return;
-	close(demo.janitor_fd);
-	while (waitpid(demo.janitor, NULL, 0) < 0 && errno == EINTR)
-		continue;
-	demo.janitor = 0;
-}
-
-static void __attribute__((format(printf, 2, 3), noreturn)) fail(struct child *child, const char *format, ...)
-{
-	va_list args;
-
-	fflush(stdout);
-	fprintf(stderr, "pheap-kv-demo: ");
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fprintf(stderr, "\n");
-	if (child && child->tail_size)
-		fprintf(stderr, "its last words:\n%.*s\n", (int)child->tail_size, child->tail);
-	if (child && child->pid > 0)
-		kill(child->pid, SIGKILL);
-	fprintf(stderr, "FAILED (seed %llu, after %llu kills)\n", (ull)demo.seed, demo.kill_count);
-	if (child && child->pid > 0)
-		waitpid(child->pid, NULL, 0);
-	folder_drop();
-	exit(1);
-}
-
-/* ---- folder ---- */
-
-/* D1. Ends when the last holder of the pipe's other end has ended: this process and its children. */
-static void __attribute__((noreturn)) janitor_main(int fd)
-{
-	int null = open("/dev/null", O_RDWR);
-	char byte;
-
-	setsid();
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	for (int i = 0; i < 3; i++)
-		dup2(null, i);
-	while (read(fd, &byte, 1) < 0 && errno == EINTR)
-		continue;
-	execlp("rm", "rm", "-rf", "--", demo.dir, (char *)NULL);
-	_exit(1);
-}
-
-static void folder_make(void)
-{
-	const char *base = getenv("TMPDIR");
-	int ends[2];
-
-	if (!base || !*base)
-		base = access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp";
-	snprintf(demo.dir, sizeof(demo.dir), "%s/pheap-kv-demo-XXXXXX", base);
-	if (pipe(ends) < 0 || !mkdtemp(demo.dir))
-		fail(NULL, "making a folder in %s: %s", base, strerror(errno));
-	snprintf(demo.heap, sizeof(demo.heap), "%s/heap", demo.dir);
-	demo.janitor = fork();
-	if (demo.janitor == 0) {
-		close(ends[1]);
-		janitor_main(ends[0]);
-	}
-	close(ends[0]);
-	demo.janitor_fd = ends[1];
-	if (demo.janitor < 0) {
-		rmdir(demo.dir);
-		fail(NULL, "fork: %s", strerror(errno));
-	}
-}
-
-/* ---- children ---- */
-
-static void child_start(struct child *child, const char *const *words)
-{
-	pid_t parent = getpid();
-	int ends[2];
-
-	memset(child, 0, sizeof(*child));
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		fail(NULL, "pipe: %s", strerror(errno));
-	fflush(stdout);
-	child->pid = fork();
-	if (child->pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* D1 */
-		if (getppid() != parent)
-			_exit(127);
-		dup2(ends[1], 1);
-		dup2(ends[1], 2);
-		execv(words[0], (char *const *)(uintptr_t)words);
-		fprintf(stderr, "%s: %s\n", words[0], strerror(errno));
-		_exit(127);
-	}
-	close(ends[1]);
-	child->fd = ends[0];
-	if (child->pid < 0)
-		fail(NULL, "fork: %s", strerror(errno));
-}
-
-static void acked_raise(struct child *child, ull n)
-{
-	if (n < demo.acked)
-		fail(child, "a load is at %llu transactions, but %llu were committed before: work was lost",
-		     n, demo.acked);
-	demo.acked = n;
-}
-
-static void line_take(struct child *child, const char *line)
-{
-	size_t n = strlen(line) + 1;
-	ull a, b, c;
-
-	if (sscanf(line, "at %llu", &a) == 1) {
-		acked_raise(child, a);
-		return;
-	}
-	if (child->tail_size + n > TAIL_SIZE)
-		child->tail_size = 0;
-	memcpy(child->tail + child->tail_size, line, n - 1);
-	child->tail[child->tail_size + n - 1] = '\n';
-	child->tail_size += n;
-	if (sscanf(line, "after a kill: %llu undone, %llu completed, in %llu us", &a, &b, &c) == 3) {
-		child->told_recovery = true;
-		child->undone = a;
-		child->completed = b;
-		child->recovery_us = c;
-	} else if (sscanf(line, "starting at %llu", &a) == 1 || sscanf(line, "going on at %llu", &a) == 1) {
-		acked_raise(child, a);
-		child->started = true;
-	} else if (strncmp(line, "stalled ", 8) == 0) {
-		child->stalled = true;
-	}
-}
-
-/* Takes what the child has written within timeout_ms. False: it has closed its end. */
-static bool child_read(struct child *child, int timeout_ms)
-{
-	struct pollfd pfd = {.fd = child->fd, .events = POLLIN};
-	char bytes[4096];
-	ssize_t got;
-
-	if (poll(&pfd, 1, timeout_ms) <= 0)
-		return true;
-	got = read(child->fd, bytes, sizeof(bytes));
-	if (got <= 0)
-		return got < 0 && errno == EINTR;
-	for (ssize_t i = 0; i < got; i++) {
-		if (bytes[i] != '\n' && child->line_size + 1 < sizeof(child->line)) {
-			child->line[child->line_size++] = bytes[i];
-			continue;
-		}
-		child->line[child->line_size] = 0;
-		child->line_size = 0;
-		line_take(child, child->line);
-	}
-	return true;
-}
-
-/* Reads until *flag is true (NULL: never), the child ends, or the time is over. */
-static bool child_watch(struct child *child, const bool *flag, double seconds)
-{
-	double end = now_s() + seconds;
+	uint64_t end_ns = stage_now_ns() + ns;
 
 	for (;;) {
-		double left = end - now_s();
+		uint64_t now_ns = stage_now_ns(), left_ns = end_ns - now_ns;
 
-		if ((flag && *flag) || left <= 0)
-			return true;
-		if (!child_read(child, (int)(left * 1000) + 1))
-			return false;
+		if (now_ns >= end_ns)
+			return;
+		usleep((unsigned)(left_ns < 1000000 ? left_ns / 1000 + 1 : 1000));
+		tick();
 	}
 }
 
-/* Its wait status, when all it has written is taken. */
-static int child_end(struct child *child)
+/* Until yes(worker) of each worker that is not killed. */
+static void wait_all(bool (*yes)(const struct worker *worker), const char *what)
 {
-	int status = 0;
+	uint64_t end_ns = stage_now_ns() + STAGE_ANSWER_NS;
 
-	while (child_read(child, -1))
-		continue;
-	while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR)
-		continue;
-	close(child->fd);
-	child->pid = 0;
-	return status;
+	for (unsigned i = 0; i < score.worker_count; i++) {
+		struct worker *worker = &score.workers[i];
+
+		while (worker->pid && !worker->killed && !yes(worker)) {
+			if (stage_now_ns() > end_ns)
+				stage_fail(worker->words_path, "worker %u does not %s", worker->number, what);
+			usleep(500);
+			tick();
+		}
+	}
 }
 
-/* Exit code of a command that must end by itself. */
-static int command_run(struct child *child, const char *const *words)
+static bool is_loading(const struct worker *worker)
 {
-	int status;
+	return worker_state(worker) == WORKER_LOADING;
+}
 
-	child_start(child, words);
-	if (child_watch(child, NULL, ANSWER_MS / 1000.0))
-		fail(child, "%s does not end", words[0]);
-	status = child_end(child);
-	if (!WIFEXITED(status))
-		fail(child, "%s was killed by signal %d", words[0], WTERMSIG(status));
-	return WEXITSTATUS(status);
+static bool is_stalled(const struct worker *worker)
+{
+	return worker_state(worker) == WORKER_STALLED;
+}
+
+/* ---- pauses ---- */
+
+static void watch_begin(void)
+{
+	uint64_t now_ns = stage_now_ns();
+
+	for (unsigned i = 0; i < score.worker_count; i++)
+		worker_watch(&score.workers[i], now_ns);
+}
+
+/* The longest pause of any that lives, and the first commit of any, once all of them have moved. */
+static uint64_t watch_end(uint64_t *ret_first_ns)
+{
+	uint64_t longest_ns = 0, first_ns = UINT64_MAX;
+
+	wait_all(worker_moved, "go on");
+	for (unsigned i = 0; i < score.worker_count; i++) {
+		const struct worker *worker = &score.workers[i];
+		uint64_t ns;
+
+		if (worker->pid == 0 || worker->killed)
+			continue;
+		ns = worker_pause_ns(worker);
+		if (longest_ns < ns)
+			longest_ns = ns;
+		ns = worker_first_ns(worker);
+		if (first_ns > ns)
+			first_ns = ns;
+	}
+	if (ret_first_ns)
+		*ret_first_ns = first_ns;
+	return longest_ns;
+}
+
+/* ---- who recovered ---- */
+
+static uint64_t put_right_count(const struct recoveries *recoveries)
+{
+	return recoveries->beside_count + recoveries->attaching_count;
+}
+
+static void recovery_tell(struct worker *worker, const struct recoveries *from, const struct recoveries *to,
+			  unsigned victim)
+{
+	uint64_t beside = to->beside_count - from->beside_count;
+	uint64_t attaching = to->attaching_count - from->attaching_count;
+	uint64_t ns = to->beside_ns - from->beside_ns + to->attaching_ns - from->attaching_ns;
+
+	if (beside + attaching == 0)
+		return;
+	series_add(&score.recoveries_ns, ns);
+	snprintf(worker->last, sizeof(worker->last), "worker %u's, in %.3f ms%s", victim, (double)ns / 1e6,
+		 attaching ? ", attaching" : "");
 }
 
 /* ---- checks ---- */
 
-/* What the child that opened the heap next says of a kill. */
-static void recovery_count(struct pending *kill, struct child *child)
+static void fsck_check(bool at_end)
 {
-	if (!kill->fresh)
+	const char *const words[] = {stage.fsck, "-n", "-f", stage.heap, NULL};
+	char text[4096];
+	int code = stage_command(words, text, sizeof(text), tick);
+
+	if (code != 0 && (at_end || code != 4))
+		stage_fail(NULL, "pheap-fsck -n -f gives %d:\n%s", code, text);
+	score.fsck_count++;
+}
+
+/* What a command found when it opened the heap after a kill. */
+static void checks_recovered(const char *text)
+{
+	const char *at = strstr(text, "after a kill: ");
+	ull undone, completed, us;
+
+	if (!at || sscanf(at, "after a kill: %llu undone, %llu completed, in %llu us", &undone, &completed,
+			  &us) != 3)
 		return;
-	kill->fresh = false;
-	if (kill->stalled && child->started && child->undone == 0)
-		fail(child, "kill %llu was inside a transaction, but nothing was undone", kill->number);
-	demo.inside_count += kill->stalled || child->undone + child->completed > 0;
-	demo.undone += child->undone;
-	demo.completed += child->completed;
-	if (demo.recovery_us_max < child->recovery_us)
-		demo.recovery_us_max = child->recovery_us;
-	printf("kill %3llu %-20s %11llu transactions", kill->number, aim_texts[kill->aim], kill->acked);
-	if (child->told_recovery)
-		printf("  %2llu undone %2llu completed in %7.3f ms\n", child->undone, child->completed,
-		       (double)child->recovery_us / 1000);
-	else
-		printf("  %s\n",
-		       child->started ? "(before the heap was open)" : "(the recovery is killed, too)");
+	score.by_checks.attaching_count += undone + completed;
+	score.by_checks.undone_count += undone;
+	score.by_checks.completed_count += completed;
+	if (undone + completed)
+		series_add(&score.recoveries_ns, us * 1000);
 }
 
-static void fsck_check(bool stalled, bool at_end)
+/* Transactions in the heap, when all its bytes are what they make of the input. */
+static uint64_t verify_so_far(void)
 {
-	const char *const words[] = {demo.fsck, "-n", "-f", demo.heap, NULL};
-	struct child child;
-	int code = command_run(&child, words);
-	bool good = at_end ? code == 0 : stalled ? code == 4 : code == 0 || code == 4;
+	const char *const words[] = {stage.kv, stage.heap, "verify", stage.input, "--so-far", NULL};
+	uint64_t reported = score_done();
+	char text[4096];
+	int code = stage_command(words, text, sizeof(text), tick);
+	const char *at = strstr(text, "contents equal exactly what ");
+	ull committed;
 
-	if (!good)
-		fail(&child, "pheap-fsck -n -f gives %d", code);
-	demo.fsck_count++;
-	printf("fsck: %s\n", code == 4 ? "unfinished transactions only" : "clean");
+	if (code || !at || sscanf(at, "contents equal exactly what %llu", &committed) != 1)
+		stage_fail(NULL, "pheap-kv verify --so-far gives %d:\n%s", code, text);
+	checks_recovered(text);
+	if (committed < reported)
+		stage_fail(NULL, "%llu transactions were reported, %llu are in the heap: work was lost",
+			   (ull)reported, committed);
+	score.verify_count++;
+	return committed;
 }
 
-static void verify_so_far(struct child *child)
+/* R1: each thread that was killed may have committed one that it did not come to report. */
+static void committed_check(uint64_t committed)
 {
-	const char *const words[] = {demo.kv, demo.heap, "verify", demo.input, "--so-far", NULL};
-	int code = command_run(child, words);
+	uint64_t reported = score_done(), most = reported + score.kill_count * score.thread_count;
 
-	if (code)
-		fail(child, "pheap-kv verify --so-far gives %d", code);
-	demo.verify_count++;
-	printf("verify: every byte is what the committed transactions made of the input\n");
+	if (committed < reported || committed > most)
+		stage_fail(NULL,
+			   "%llu transactions in the heap, %llu reported, %llu kills: lost or done twice",
+			   (ull)committed, (ull)reported, (ull)score.kill_count);
 }
 
-/* fsck calls any error 4, so it looks again once the transactions are undone. */
-static void check_after_kill(struct pending *kill)
+static void check_beside(void)
 {
-	struct child child;
+	board_say("comparing beside the loads");
+	verify_so_far();
+	score.verify_beside_count++;
+	board_say("");
+}
 
-	fsck_check(kill->stalled, false);
-	verify_so_far(&child);
-	child.started = true;
-	recovery_count(kill, &child);
-	fsck_check(false, true);
+/* Nobody lives. fsck calls any error 4, so it looks again once the transactions are undone. */
+static void check_still(void)
+{
+	board_say("all killed: fsck, comparing");
+	fsck_check(false);
+	committed_check(verify_so_far());
+	fsck_check(true);
+	board_say("");
+}
+
+/* ---- kills ---- */
+
+static void workers_start(void)
+{
+	for (unsigned i = 0; i < score.worker_count; i++)
+		if (score.workers[i].pid == 0)
+			worker_start(&score.workers[i], demo.threads);
+}
+
+/* The dead are replaced; sometimes the first newcomer does not come to do anything. */
+static void workers_replace(bool kill_attaching)
+{
+	struct worker *victim = NULL;
+
+	for (unsigned i = 0; i < score.worker_count; i++)
+		if (score.workers[i].pid == 0)
+			victim = &score.workers[i];
+	workers_start();
+	if (kill_attaching && victim) {
+		pass_ns(stage_random_below(8000000));
+		score.opening_count += !is_loading(victim);
+		score.kill_count++;
+		worker_kill(victim);
+		worker_bury(victim);
+		worker_start(victim, demo.threads);
+	}
+	wait_all(is_loading, "attach");
+}
+
+static void workers_bury(void)
+{
+	for (unsigned i = 0; i < score.worker_count; i++)
+		if (score.workers[i].killed)
+			worker_bury(&score.workers[i]);
+}
+
+static enum aim aim_choose(void)
+{
+	uint64_t n = stage_random_below(20);
+
+	if (n >= 17)
+		return AIM_ATTACHING;
+	if (n >= 14 && score.worker_count > 2)
+		return AIM_TWO;
+	return n >= 8 ? AIM_INSIDE : AIM_RANDOM;
+}
+
+static void victim_stall(struct worker *victim)
+{
+	uint64_t end_ns = stage_now_ns() + STAGE_ANSWER_NS;
+
+	__atomic_store_n(&victim->report->stall, 1 + stage_random_below(2), __ATOMIC_RELAXED);
+	while (!is_stalled(victim)) {
+		if (stage_now_ns() > end_ns)
+			stage_fail(victim->words_path, "worker %u does not come to a transaction",
+				   victim->number);
+		usleep(100);
+		tick();
+	}
+	pass_ns(1000000 + stage_random_below(4000000)); /* others come to wait for what it holds */
+}
+
+/* Kills one or two; the others have moved when it returns. */
+static struct worker *victims_kill(enum aim aim)
+{
+	unsigned first = (unsigned)stage_random_below(score.worker_count);
+	unsigned other = (unsigned)(first + 1 + stage_random_below(score.worker_count - 1));
+	struct worker *victim = &score.workers[first];
+	uint64_t first_ns;
+
+	if (aim == AIM_INSIDE)
+		victim_stall(victim);
+	watch_begin();
+	worker_kill(victim);
+	score.kill_count++;
+	if (aim == AIM_TWO) {
+		usleep((unsigned)stage_random_below(1500));
+		worker_kill(&score.workers[other % score.worker_count]);
+		score.kill_count++;
+		score.together_count += 2;
+	}
+	pass_ns(WINDOW_NS);
+	series_add(&score.pauses_ns, watch_end(&first_ns));
+	series_add(&score.resumed_ns, first_ns);
+	if (aim == AIM_INSIDE)
+		series_add(&score.freed_ns, first_ns);
+	return victim;
+}
+
+static void quiet_measure(void)
+{
+	watch_begin();
+	pass_ns(WINDOW_NS);
+	series_add(&score.quiet_ns, watch_end(NULL));
+}
+
+/* A kill that was surely inside must show. Its recoverer lives, and says so within milliseconds. */
+static void stalled_check(const struct recoveries *before, const struct worker *victim)
+{
+	uint64_t end_ns = stage_now_ns() + STAGE_ANSWER_NS;
+
+	for (;;) {
+		struct recoveries now = score_recoveries();
+
+		if (now.undone_count > before->undone_count)
+			return;
+		if (stage_now_ns() > end_ns)
+			stage_fail(NULL, "worker %u was killed inside a transaction, but nothing was undone",
+				   victim->number);
+		pass_ns(1000000);
+	}
+}
+
+static void kill_run(void)
+{
+	struct recoveries each[WORKER_MAX], before = score_recoveries(), after;
+	enum aim aim = aim_choose();
+	uint64_t kills = score.kill_count, inside;
+	struct worker *victim;
+
+	for (unsigned i = 0; i < score.worker_count; i++)
+		each[i] = worker_recoveries(&score.workers[i]);
+	victim = victims_kill(aim);
+	workers_bury();
+	pass_ns(stage_random_below(120000000));
+	workers_replace(aim == AIM_ATTACHING);
+	if (aim == AIM_INSIDE)
+		stalled_check(&before, victim);
+	after = score_recoveries();
+	inside = put_right_count(&after) - put_right_count(&before);
+	kills = score.kill_count - kills;
+	score.inside_count += inside < kills ? inside : kills;
+	for (unsigned i = 0; i < score.worker_count; i++) {
+		struct recoveries now = worker_recoveries(&score.workers[i]);
+
+		recovery_tell(&score.workers[i], &each[i], &now, victim->number);
+	}
+	snprintf(score.last_kill, sizeof(score.last_kill),
+		 "worker %u, %s; next commit of a survivor after %.3f ms", victim->number, aim_texts[aim],
+		 (double)score.resumed_ns.values[score.resumed_ns.count - 1] / 1e6);
+}
+
+/* Nobody is left to go on; what was open is found by whoever opens the heap next. */
+static void kill_all(void)
+{
+	uint64_t before, after;
+	struct recoveries recoveries = score_recoveries();
+
+	before = put_right_count(&recoveries);
+	for (unsigned i = 0; i < score.worker_count; i++)
+		worker_kill(&score.workers[i]);
+	workers_bury();
+	score.kill_count += score.worker_count;
+	score.all_count += score.worker_count;
+	check_still();
+	recoveries = score_recoveries();
+	after = put_right_count(&recoveries);
+	score.inside_count += after - before < score.worker_count ? after - before : score.worker_count;
 }
 
 /* ---- the story ---- */
 
-static enum aim aim_choose(void)
+static void load_run_on(unsigned seconds)
 {
-	uint64_t n = random_below(20);
+	uint64_t end_ns = stage_now_ns() + seconds * 1000000000ull / ALL_COUNT, start_ns;
+	uint64_t beside_ns = seconds * 1000000000ull / BESIDE_COUNT, next_ns;
 
-	return n < 10 ? AIM_RANDOM : n < 17 ? AIM_INSIDE : AIM_OPENING;
-}
-
-static void wait_for_moment(struct child *child, enum aim aim)
-{
-	bool running;
-
-	if (aim == AIM_OPENING) {
-		running = child_watch(child, NULL, (double)random_below(8000) / 1e6);
-	} else {
-		running = child_watch(child, &child->started, ANSWER_MS / 1000.0);
-		if (running && !child->started)
-			fail(child, "a load does not start");
-		if (running && aim == AIM_INSIDE)
-			running = child_watch(child, &child->stalled, ANSWER_MS / 1000.0) &&
-				  child_watch(child, NULL, (double)random_below(5000) / 1e6);
-		else if (running)
-			running = child_watch(child, NULL, (double)random_below(demo.seconds * 55000) / 1e6);
+	workers_replace(false);
+	start_ns = stage_now_ns();
+	next_ns = start_ns + beside_ns;
+	while (stage_now_ns() < end_ns) {
+		pass_ns(stage_random_below(20000000));
+		quiet_measure();
+		kill_run();
+		if (stage_now_ns() >= next_ns) {
+			check_beside();
+			next_ns += beside_ns;
+		}
 	}
-	if (!running && aim != AIM_OPENING)
-		fail(child, "a load ended by itself");
+	score.load_ns += stage_now_ns() - start_ns;
+	kill_all();
 }
 
-static void life_run(struct pending *kill_before)
+/* Lets the load end the round that each part of it is in. Transactions before, and of it. */
+static void load_finish(uint64_t *ret_from, uint64_t *ret_done)
 {
-	enum aim aim = aim_choose();
-	char stall[24];
-	const char *words[] = {demo.kv,	   demo.heap,	 "load",       demo.input, "--threads", demo.threads,
-			       "--rounds", "1000000000", "--progress", NULL,	   NULL,	NULL};
-	struct child child;
-	double start = now_s();
-	int status;
+	char count[8], text[4096];
+	const char *const words[] = {stage.kv, stage.heap,  "load",	  stage.input, "--processes",
+				     count,    "--threads", demo.threads, NULL};
+	const char *at;
+	ull from, done;
+	int code;
 
-	snprintf(stall, sizeof(stall), "%llu", (ull)(1 + random_below(4000 * (uint64_t)demo.seconds)));
-	if (aim == AIM_INSIDE) {
-		words[9] = "--stall";
-		words[10] = stall;
-	}
-	child_start(&child, words);
-	wait_for_moment(&child, aim);
-	kill(child.pid, SIGKILL);
-	status = child_end(&child);
-	demo.load_seconds += now_s() - start;
-	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-		fail(&child, "a load ended by itself with %d", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-	recovery_count(kill_before, &child);
-	demo.kill_count++;
-	demo.opening_count += !child.started;
-	*kill_before = (struct pending){true, demo.kill_count, demo.acked, child.started ? aim : AIM_OPENING,
-					child.stalled};
-}
-
-static void kills_run(struct pending *kill)
-{
-	double end = now_s() + demo.seconds;
-
-	while (now_s() < end) {
-		life_run(kill);
-		if (demo.kill_count % CHECK_EVERY == 0 && demo.acked)
-			check_after_kill(kill);
-	}
-}
-
-/* Lets the load end the round that each part of it is in. */
-static void load_finish(struct pending *kill)
-{
-	const char *const words[] = {demo.kv,	  demo.heap,	"load",	      demo.input,
-				     "--threads", demo.threads, "--progress", NULL};
-	struct child child;
-	double start = now_s();
-	int code = command_run(&child, words);
-
-	if (code)
-		fail(&child, "the last load gives %d", code);
-	demo.load_seconds += now_s() - start;
-	recovery_count(kill, &child);
-	printf("the last load ran to its end\n");
-}
-
-static void summary(struct child *verify)
-{
-	char *end = memchr(verify->tail, '\n', verify->tail_size);
-
-	printf("\nkills                   %llu, of them %llu while opening or recovering\n", demo.kill_count,
-	       demo.opening_count);
-	printf("inside a transaction    at least %llu; %llu transactions undone, %llu completed\n",
-	       demo.inside_count, demo.undone, demo.completed);
-	printf("slowest recovery        %.3f ms\n", (double)demo.recovery_us_max / 1000);
-	printf("transactions            %llu; none lost, none done twice\n", demo.acked);
-	printf("rate                    %.0f in a second, with %s threads, recoveries included\n",
-	       (double)demo.acked / demo.load_seconds, demo.threads);
-	printf("fsck                    %llu times, %llu full comparisons on the way: nothing wrong\n",
-	       demo.fsck_count, demo.verify_count);
-	printf("%.*s\n", end ? (int)(end - verify->tail) : 0, verify->tail);
+	snprintf(count, sizeof(count), "%u", score.worker_count);
+	board_say("ending the load");
+	code = stage_command(words, text, sizeof(text), tick);
+	at = strstr(text, " bytes; ");
+	if (code || sscanf(text, "going on at %llu", &from) != 1 || !at ||
+	    sscanf(at, " bytes; %llu", &done) != 1)
+		stage_fail(NULL, "the last load gives %d:\n%s", code, text);
+	committed_check(from);
+	*ret_from = from;
+	*ret_done = done;
 }
 
 static void story(void)
 {
-	const char *const verify_words[] = {demo.kv, demo.heap, "verify", demo.input, NULL};
-	struct pending kill = {0};
-	struct child child;
+	const char *const verify_words[] = {stage.kv, stage.heap, "verify", stage.input, NULL};
+	uint64_t from, done;
+	char text[4096];
 	int code;
 
-	printf("loading %s with %s threads into %s, killing for %u s; seed %llu\n", demo.input, demo.threads,
-	       demo.heap, demo.seconds, (ull)demo.seed);
-	kills_run(&kill);
-	load_finish(&kill);
-	code = command_run(&child, verify_words);
+	printf("%u processes with %s thread%s each load %s\n", score.worker_count, demo.threads,
+	       strcmp(demo.threads, "1") == 0 ? "" : "s", stage.input);
+	printf("into %s; for %u s each of them may be killed at any moment; seed %llu\n\n", stage.heap,
+	       demo.seconds, (ull)stage.seed);
+	for (unsigned i = 0; i < score.worker_count; i++)
+		worker_make(&score.workers[i], i + 1);
+	score.start_ns = stage_now_ns();
+	board_open(demo.live, demo.seconds);
+	for (unsigned i = 0; i < ALL_COUNT; i++)
+		load_run_on(demo.seconds);
+	load_finish(&from, &done);
+	code = stage_command(verify_words, text, sizeof(text), tick);
 	if (code)
-		fail(&child, "pheap-kv verify gives %d", code);
-	fsck_check(false, true);
-	summary(&child);
-	folder_drop();
+		stage_fail(NULL, "pheap-kv verify gives %d:\n%s", code, text);
+	score.verify_count++;
+	fsck_check(true);
+	board_say("");
+	board_close();
+	text[strcspn(text, "\n")] = 0;
+	score_tell(from, done, text);
+	stage_close();
 	printf("PASSED\n");
 }
 
@@ -486,9 +475,12 @@ static void __attribute__((noreturn)) usage(const char *why)
 	if (why)
 		fprintf(stderr, "pheap-kv-demo: %s\n", why);
 	fprintf(why ? stderr : stdout,
-		"Usage: pheap-kv-demo [--seconds N] [--seed N] [--threads N] [--kv FILE] [--fsck FILE] [INPUT]\n"
-		"Loads INPUT (in the form of /var/lib/dpkg/status, the default) with pheap-kv, kills it again\n"
-		"and again for N seconds (45), and proves that the heap holds exactly what was committed.\n"
+		"Usage: pheap-kv-demo [--seconds N] [--processes N] [--threads N] [--seed N] [--plain]\n"
+		"                     [--kv FILE] [--fsck FILE] [INPUT]\n"
+		"Loads INPUT (in the form of /var/lib/dpkg/status, the default) with several processes (4) at\n"
+		"once, kills them again and again for N seconds (45), and proves that the living go on and that\n"
+		"the heap holds exactly what was committed. On a terminal it shows a board, else, or with\n"
+		"--plain, a line a second.\n"
 		"Exit code: 0 all was right, 1 something was not, 2 usage.\n");
 	exit(why ? 2 : 0);
 }
@@ -506,15 +498,48 @@ static uint64_t number_take(const char *text, uint64_t min, uint64_t max)
 /* Where the build puts the programs: beside this one. */
 static void programs_find(void)
 {
-	ssize_t n = readlink("/proc/self/exe", demo.dir, sizeof(demo.dir) - 1);
+	char dir[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", dir, sizeof(dir) - 1);
 	char *slash;
 
-	demo.dir[n > 0 ? n : 0] = 0;
-	slash = strrchr(demo.dir, '/');
+	dir[n > 0 ? n : 0] = 0;
+	slash = strrchr(dir, '/');
 	if (slash)
 		*slash = 0;
-	snprintf(demo.kv, sizeof(demo.kv), "%.*s/pheap-kv", PATH_MAX - 32, demo.dir);
-	snprintf(demo.fsck, sizeof(demo.fsck), "%.*s/../fsck/pheap-fsck", PATH_MAX - 32, demo.dir);
+	snprintf(stage.kv, sizeof(stage.kv), "%.*s/pheap-kv", PATH_MAX - 32, dir);
+	snprintf(stage.fsck, sizeof(stage.fsck), "%.*s/../fsck/pheap-fsck", PATH_MAX - 32, dir);
+}
+
+static void option_take(int c)
+{
+	switch (c) {
+	case 's':
+		demo.seconds = (unsigned)number_take(optarg, 1, 86400);
+		break;
+	case 'r':
+		stage.seed = number_take(optarg, 0, UINT64_MAX);
+		break;
+	case 'n':
+		score.worker_count = (unsigned)number_take(optarg, 2, WORKER_MAX);
+		break;
+	case 't':
+		score.thread_count = number_take(optarg, 1, 64);
+		demo.threads = optarg;
+		break;
+	case 'p':
+		demo.live = false;
+		break;
+	case 'k':
+		snprintf(stage.kv, sizeof(stage.kv), "%s", optarg);
+		break;
+	case 'f':
+		snprintf(stage.fsck, sizeof(stage.fsck), "%s", optarg);
+		break;
+	case 'h':
+		usage(NULL);
+	default:
+		usage("unknown option or missing value");
+	}
 }
 
 static void options_read(int argc, char **argv)
@@ -522,7 +547,9 @@ static void options_read(int argc, char **argv)
 	static const struct option options[] = {
 		{"seconds", required_argument, NULL, 's'},
 		{"seed", required_argument, NULL, 'r'},
+		{"processes", required_argument, NULL, 'n'},
 		{"threads", required_argument, NULL, 't'},
+		{"plain", no_argument, NULL, 'p'},
 		{"kv", required_argument, NULL, 'k'},
 		{"fsck", required_argument, NULL, 'f'},
 		{"help", no_argument, NULL, 'h'},
@@ -531,32 +558,11 @@ static void options_read(int argc, char **argv)
 	int c;
 
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1)
-		switch (c) {
-		case 's':
-			demo.seconds = (unsigned)number_take(optarg, 1, 86400);
-			break;
-		case 'r':
-			demo.seed = number_take(optarg, 0, UINT64_MAX);
-			break;
-		case 't':
-			number_take(optarg, 1, 64);
-			demo.threads = optarg;
-			break;
-		case 'k':
-			snprintf(demo.kv, sizeof(demo.kv), "%s", optarg);
-			break;
-		case 'f':
-			snprintf(demo.fsck, sizeof(demo.fsck), "%s", optarg);
-			break;
-		case 'h':
-			usage(NULL);
-		default:
-			usage("unknown option or missing value");
-		}
+		option_take(c);
 	if (argc - optind > 1)
 		usage("give one input at most");
 	if (optind < argc)
-		demo.input = argv[optind];
+		stage.input = argv[optind];
 }
 
 int main(int argc, char **argv)
@@ -564,19 +570,23 @@ int main(int argc, char **argv)
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	demo.seed = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	stage.seed = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	stage.input = "/var/lib/dpkg/status";
+	score.worker_count = 4;
+	score.thread_count = 1;
 	demo.seconds = 45;
-	demo.threads = "4";
-	demo.input = "/var/lib/dpkg/status";
+	demo.threads = "1";
+	demo.live = isatty(1) && getenv("TERM") && strcmp(getenv("TERM"), "dumb") != 0;
 	programs_find();
 	options_read(argc, argv);
-	demo.random = demo.seed;
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (access(demo.input, R_OK) != 0)
-		fail(NULL, "%s: %s; give another file of that form as argument", demo.input, strerror(errno));
-	if (access(demo.kv, X_OK) != 0 || access(demo.fsck, X_OK) != 0)
-		fail(NULL, "%s or %s is missing; build first", demo.kv, demo.fsck);
-	folder_make();
+	if (!demo.live)
+		setvbuf(stdout, NULL, _IOLBF, 0);
+	if (access(stage.input, R_OK) != 0)
+		stage_fail(NULL, "%s: %s; give another file of that form as argument", stage.input,
+			   strerror(errno));
+	if (access(stage.kv, X_OK) != 0 || access(stage.fsck, X_OK) != 0)
+		stage_fail(NULL, "%s or %s is missing; build first", stage.kv, stage.fsck);
+	stage_open();
 	story();
 	return 0;
 }

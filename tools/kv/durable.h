@@ -73,7 +73,7 @@ struct kv_load {
 
 /* What became of the heap's users. */
 struct kv_life {
-	uint64_t kill_count;		    /* opens that found a heap that was not closed */
+	uint64_t kill_count;		    /* times that a process found others dead */
 	uint64_t inside_count;		    /* of them: in the middle of a transaction */
 	uint64_t back_count, forward_count; /* transactions undone and completed */
 	uint64_t recovery_ns_max;

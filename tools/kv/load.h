@@ -1,52 +1,47 @@
 /* SPDX-License-Identifier: MIT
  *
- * load.h: writing an input file into a heap with several threads, so that a killed load goes on where it
- * was; and telling whether a heap holds an input file.
+ * load.h: writing an input file into a heap with several threads, beside any number of other processes that
+ * do the same, so that a killed load goes on where it was.
  *
- * What: the records are dealt to KV_SLICE_COUNT slices. A slice is a row of steps, each a transaction on
- * one record:
- *   round 1     put each record
- *   round 2...  change each record (to bytes of another size), delete each record, put each record back
- * The step and the slice's count of steps are one transaction.
+ * What: the steps of plan.h. A step and the slice's count of steps are one transaction, under two keys: the
+ * slice's and the record's.
  * Why a count and not a look at the map ("is the key there?"): later rounds do the same to a record again.
+ * Why slices are not dealt to threads or processes: whoever is free takes any slice, one pass at a time, so
+ * the dead need no heirs. Who meets another at a slice takes another one; that two never do the same step is
+ * L1's business, not theirs.
  *
  * Invariants
  *   L1  slice.done steps of a slice are committed, no more and no fewer; each was done once.
  *   L2  So a step finds its record as the step before left it (stamp), else work was lost or repeated:
  *       -ESTALE.
- *   L3  At the end of a round every record has the input's value.
+ *   L3  The load's other fields only change in a transaction that is alone; a step looks at the number.
  */
 #ifndef KV_LOAD_H
 #define KV_LOAD_H
 
 #include "input.h"
+#include "report.h"
 #include "store.h"
 
 struct kv_load_options {
 	unsigned thread_count;
-	uint64_t round_count; /* a load that has begun more rounds ends the one it is in */
-	uint64_t stall_at;    /* for tests: stop in the middle of this transaction, for ever; 0: never */
-	bool again;	      /* a new load, whatever was loaded before */
-	bool progress;	      /* lines "at N" while it runs */
+	uint64_t round_count;
+	uint64_t stall_at;	  /* for tests: stop in the middle of this transaction, for ever; 0: never */
+	struct kv_report *report; /* NULL: nobody watches */
+	bool again;		  /* a new load, whatever was loaded before */
+	bool progress;		  /* lines "at N" while it runs */
+	bool quiet;		  /* no lines at all */
 };
 
 /* 0, or a code that has been told on stderr. -ESTALE: L2 does not hold. */
 int kv_load(struct kv_store *store, const struct kv_input *input, const struct kv_load_options *options);
 
-/* Transactions of the load that are committed. */
-uint64_t kv_load_done(const struct kv_load *load);
-
-/* What the load's committed steps made of record i. The value is in the input, or in buffer (kv_load_room
- * bytes). */
-enum kv_expect { KV_UNTOUCHED, KV_PRESENT, KV_ABSENT };
-enum kv_expect kv_load_expect(const struct kv_load *load, const struct kv_input *input, size_t i,
-			      char *buffer, struct kv_bytes *ret);
-size_t kv_load_room(const struct kv_input *input);
-
-/* Every slice stands between two rounds (L3), and the first is over. */
-bool kv_load_complete(const struct kv_load *load);
-
-/* The load in the heap is one of this input. */
-bool kv_load_is_of(const struct kv_load *load, const struct kv_input *input);
+/* The pieces of it that need no thread, for who lets other processes do the rest: makes the load the heap's,
+ * and says so. */
+int kv_load_begin(struct kv_store *store, const struct kv_input *input, const struct kv_load_options *options,
+		  uint64_t *ret_number);
+void kv_load_tell_start(const struct kv_store *store);
+void kv_load_tell_end(const struct kv_input *input, uint64_t done, double seconds);
+double kv_seconds_now(void);
 
 #endif

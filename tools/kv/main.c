@@ -7,12 +7,15 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-#include "load.h"
+#include "crew.h"
+#include "plan.h"
 #include "verify.h"
 
 #ifndef KV_VERSION
@@ -21,18 +24,18 @@
 
 #define EXIT_NO 1    /* no such key; contents differ */
 #define EXIT_ERROR 2 /* it could not be done */
-#define THREAD_MAX KV_SLICE_COUNT
 
 static const char usage_text[] =
 	"Usage: pheap-kv FILE get KEY\n"
 	"       pheap-kv FILE put KEY [VALUE | -]\n"
 	"       pheap-kv FILE delete KEY\n"
 	"       pheap-kv FILE list [PREFIX]\n"
-	"       pheap-kv FILE load INPUT [--format dpkg|lines] [--threads N] [--rounds N] [--again]\n"
-	"                     [--progress] [--stall N]\n"
+	"       pheap-kv FILE load INPUT [--format dpkg|lines] [--processes N] [--threads N] [--rounds N]\n"
+	"                     [--again] [--progress] [--stall N] [--report FILE]\n"
 	"       pheap-kv FILE verify INPUT [--format dpkg|lines] [--so-far]\n"
 	"       pheap-kv FILE stats\n"
 	"Keeps keys and values in FILE, a pheap heap; a change is whole or not there, whenever it is killed.\n"
+	"Any number of these may run at a time; when one is killed, the others go on.\n"
 	"\n"
 	"  get      writes the value of KEY, without a newline\n"
 	"  put      makes FILE if it is missing; without VALUE, or with -, reads it from standard input\n"
@@ -44,12 +47,14 @@ static const char usage_text[] =
 	"\n"
 	"      --format dpkg    paragraphs as in /var/lib/dpkg/status, by package name (the default)\n"
 	"      --format lines   lines of KEY, a tab, VALUE\n"
-	"      --threads N      load with N threads (1 to 64)\n"
+	"      --processes N    load with N processes (1 to 16); one that is killed by SIGKILL is replaced\n"
+	"      --threads N      load with N threads (1 to 64; default 4), in each process (default 1)\n"
 	"      --rounds N       change, delete and put back each record N - 1 times more: for tests\n"
 	"      --again          load once more, also if INPUT was loaded or another load is unfinished\n"
 	"      --so-far         compare with what an unfinished load must have left by now\n"
 	"      --progress       a line for each 20 ms of loading\n"
 	"      --stall N        stop for ever inside transaction N of this run: for tests\n"
+	"      --report FILE    keep counters in FILE while loading, see report.h: for tests\n"
 	"      --max-size SIZE  put, load: of a new FILE; K, M, G and T are understood\n"
 	"      --help, --version\n"
 	"Exit code: 0 done, 1 no such key or contents differ, 2 error.\n";
@@ -60,6 +65,8 @@ struct request {
 	int word_count;
 	enum kv_format format;
 	struct kv_load_options load;
+	unsigned process_count;	 /* 0: this one */
+	const char *report_path; /* NULL: none */
 	bool so_far;
 	uint64_t max_size;
 };
@@ -91,13 +98,18 @@ static int lock_record(pheap_tx *tx, const struct work *work)
 static int get_run(pheap_tx *tx, void *arg)
 {
 	struct work *work = arg;
-	const struct kv_entry *entry = kv_map_get(work->store.h, work->store.map, work->key);
+	uint64_t key = kv_map_lock_key(work->store.h, work->store.map, work->key);
+	const struct kv_entry *entry;
 	struct kv_bytes value;
+	int rc = pheap_lock_shared(tx, &key, 1);
 
-	(void)tx;
+	if (rc)
+		return rc;
+	entry = kv_map_get(work->store.h, work->store.map, work->key);
 	if (!entry)
 		return 0;
 	value = kv_entry_value(work->store.h, entry);
+	free(work->copy); /* of a try that was a deadlock */
 	work->copy = malloc(value.n + 1);
 	if (!work->copy)
 		return -ENOMEM;
@@ -195,7 +207,7 @@ static int command_get(const struct request *request)
 	int rc = key_take(request, &work.key);
 
 	if (rc == 0)
-		rc = run(&work, request, KV_READ, PHEAP_READ, get_run);
+		rc = run(&work, request, KV_READ, PHEAP_CONCURRENT | PHEAP_READ, get_run);
 	if (rc == 0 && work.found)
 		fwrite(work.copy, 1, work.copy_size, stdout);
 	free(work.copy);
@@ -284,6 +296,41 @@ static int command_list(const struct request *request)
 	return rc ? EXIT_ERROR : output_end();
 }
 
+/* A file of one struct kv_report, which stays mapped to the end of the process. */
+static int report_map(const char *path, struct kv_report **ret)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), rc = 0;
+
+	if (fd < 0 || ftruncate(fd, sizeof(**ret)) < 0) {
+		rc = -errno;
+	} else {
+		void *p = mmap(NULL, sizeof(**ret), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+		if (p == MAP_FAILED)
+			rc = -errno;
+		else
+			*ret = p;
+	}
+	if (rc)
+		fprintf(stderr, "pheap-kv: %s: %s\n", path, strerror(-rc));
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int load_run(const struct request *request, struct kv_store *store, const struct kv_input *input)
+{
+	struct kv_load_options options = request->load;
+	int rc = request->report_path ? report_map(request->report_path, &options.report) : 0;
+
+	if (rc)
+		return rc;
+	if (options.thread_count == 0)
+		options.thread_count = request->process_count ? 1 : 4;
+	return request->process_count ? kv_crew_load(store, input, &options, request->process_count)
+				      : kv_load(store, input, &options);
+}
+
 static int command_load(const struct request *request)
 {
 	struct kv_store store;
@@ -294,7 +341,7 @@ static int command_load(const struct request *request)
 		return EXIT_ERROR;
 	rc = kv_store_open(&store, request->path, KV_MAKE, request->max_size);
 	if (rc == 0) {
-		rc = kv_load(&store, &input, &request->load);
+		rc = load_run(request, &store, &input);
 		if (rc)
 			kv_store_abandon(&store);
 		else
@@ -338,7 +385,7 @@ static void stats_print(const struct kv_store *store, const struct pheap_stats *
 	printf("deletes               %llu\n", (unsigned long long)sum.delete_count);
 	printf("loads                 %llu\n", store->load ? (unsigned long long)store->load->number : 0);
 	printf("load transactions     %llu\n",
-	       store->load ? (unsigned long long)kv_load_done(store->load) : 0);
+	       store->load ? (unsigned long long)kv_plan_done(store->load) : 0);
 	printf("kills met             %llu\n", (unsigned long long)life->kill_count);
 	printf("kills in transactions %llu\n", (unsigned long long)life->inside_count);
 	printf("undone                %llu\n", (unsigned long long)life->back_count);
@@ -409,7 +456,14 @@ static void option_take(struct request *request, int c)
 		break;
 	case 't':
 		request->load.thread_count =
-			(unsigned)number_take(optarg, 1, THREAD_MAX, "--threads takes 1 to 64");
+			(unsigned)number_take(optarg, 1, KV_THREAD_MAX, "--threads takes 1 to 64");
+		break;
+	case 'P':
+		request->process_count =
+			(unsigned)number_take(optarg, 1, KV_PROCESS_MAX, "--processes takes 1 to 16");
+		break;
+	case 'R':
+		request->report_path = optarg;
 		break;
 	case 'r':
 		request->load.round_count =
@@ -460,6 +514,8 @@ static void request_read(struct request *request, int argc, char **argv)
 	static const struct option options[] = {
 		{"format", required_argument, NULL, 'f'},
 		{"threads", required_argument, NULL, 't'},
+		{"processes", required_argument, NULL, 'P'},
+		{"report", required_argument, NULL, 'R'},
 		{"rounds", required_argument, NULL, 'r'},
 		{"stall", required_argument, NULL, 'S'},
 		{"again", no_argument, NULL, 'a'},
@@ -480,6 +536,8 @@ static void request_read(struct request *request, int argc, char **argv)
 	}
 	if (argc - optind < 2)
 		usage_exit("give a file and a command");
+	if (request->process_count && request->report_path)
+		usage_exit("--report is for one process");
 	request->path = argv[optind];
 	request->command = argv[optind + 1];
 	request->words = argv + optind + 2;
@@ -498,7 +556,7 @@ int main(int argc, char **argv)
 		{"load", command_load, 1, 1},	  {"verify", command_verify, 1, 1},
 		{"stats", command_stats, 0, 0},
 	};
-	struct request request = {.load = {.thread_count = 4, .round_count = 1}};
+	struct request request = {.load = {.round_count = 1}};
 	char why[160];
 
 	request_read(&request, argc, argv);

@@ -217,6 +217,15 @@ int kv_map_each(const pheap *h, const struct kv_map *map, int (*fn)(const struct
 	return 0;
 }
 
+uint64_t kv_map_count(const struct kv_map *map)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < KV_SHARD_COUNT; i++)
+		sum += __atomic_load_n(&map->shards[i].record_count, __ATOMIC_RELAXED);
+	return sum;
+}
+
 void kv_map_sum(const struct kv_map *map, struct kv_shard *ret)
 {
 	memset(ret, 0, sizeof(*ret));

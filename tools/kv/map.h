@@ -4,8 +4,10 @@
  *
  * What: KV_SHARD_COUNT small tables, each with a lock key of its own (the shard's offset) and its own
  * counters.
- * Why shards and not one table: a transaction that grows a table excludes one part in 64 of the others,
- * never all of them, and a counter is only ever stored to by whoever holds its shard.
+ * Why shards and not one table: a transaction that grows a table excludes one part in 64 of the others, in
+ * this process and in all, never all of them; and a counter is only ever stored to by whoever holds its shard,
+ * so there is no word that every transaction changes. Why not a lock for each bucket: growing would have to
+ * take them all, in a new number; and 64 are enough for two transactions to meet seldom.
  *
  * Invariants
  *   M1  A record of hash h is in shard h >> 58, in bucket h & (bucket_count - 1) of it; each key once.
@@ -47,6 +49,9 @@ int kv_map_delete(pheap_tx *tx, const struct kv_map *map, struct kv_bytes key);
 /* Calls fn for each record, in no order, until it gives something other than 0, and gives that. */
 int kv_map_each(const pheap *h, const struct kv_map *map, int (*fn)(const struct kv_entry *entry, void *arg),
 		void *arg);
+
+/* Records, about: beside whoever changes them. */
+uint64_t kv_map_count(const struct kv_map *map);
 
 /* Sums over all shards; buckets is 0. */
 void kv_map_sum(const struct kv_map *map, struct kv_shard *ret);

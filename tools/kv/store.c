@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "load.h"
+#include "plan.h"
 
 static const struct pheap_type *types_get(uint64_t *ret_count)
 {
@@ -79,24 +79,35 @@ void kv_store_tell_recovery(const struct kv_store *store)
 	fflush(stdout);
 }
 
-static int life_write(pheap_tx *tx, struct kv_store *store)
+/* Adds what was recovered between two looks. */
+static int life_write(pheap_tx *tx, const struct kv_store *store, const struct pheap_info *from,
+		      const struct pheap_info *to)
 {
-	const struct pheap_info *info = &store->info;
-	struct kv_life *life = PHEAP_MODIFY(tx, store->life);
+	uint64_t key = pheap_offset(store->h, store->life);
+	uint64_t back = to->recovered_back - from->recovered_back;
+	uint64_t forward = to->recovered_forward - from->recovered_forward;
+	uint64_t ns = to->recovery_ns - from->recovery_ns;
+	struct kv_life *life;
+	int rc = pheap_lock(tx, &key, 1);
 
+	if (rc)
+		return rc;
+	life = PHEAP_MODIFY(tx, store->life);
 	if (!life)
 		return pheap_error(tx);
 	life->kill_count++;
-	life->inside_count += info->recovered_back + info->recovered_forward > 0;
-	life->back_count += info->recovered_back;
-	life->forward_count += info->recovered_forward;
-	if (life->recovery_ns_max < info->recovery_ns)
-		life->recovery_ns_max = info->recovery_ns;
+	life->inside_count += back + forward > 0;
+	life->back_count += back;
+	life->forward_count += forward;
+	if (life->recovery_ns_max < ns)
+		life->recovery_ns_max = ns;
 	return 0;
 }
 
+/* Beside others: once the roots are there, this changes nothing but "life". */
 static int roots_make(pheap_tx *tx, void *arg)
 {
+	static const struct pheap_info nothing;
 	struct kv_store *store = arg;
 
 	store->map = PHEAP_ROOT(tx, "map", struct kv_map);
@@ -104,13 +115,36 @@ static int roots_make(pheap_tx *tx, void *arg)
 	store->life = PHEAP_ROOT(tx, "life", struct kv_life);
 	if (!store->map || !store->load || !store->life)
 		return pheap_error(tx);
-	return was_killed(store) ? life_write(tx, store) : 0; /* S1 */
+	return was_killed(store) ? life_write(tx, store, &nothing, &store->info) : 0; /* S1 */
+}
+
+struct note {
+	struct kv_store *store;
+	struct pheap_info now;
+};
+
+static int note_run(pheap_tx *tx, void *arg)
+{
+	struct note *note = arg;
+
+	return life_write(tx, note->store, &note->store->noted, &note->now);
+}
+
+void kv_store_note_recovery(struct kv_store *store)
+{
+	struct note note = {.store = store};
+
+	if (!store->life || store->info.read_only || pheap_info(store->h, &note.now, sizeof(note.now)) != 0 ||
+	    note.now.recovery_ns == store->noted.recovery_ns)
+		return;
+	if (pheap_run(store->h, PHEAP_CONCURRENT, note_run, &note) == 0)
+		store->noted = note.now;
 }
 
 static int roots_get(struct kv_store *store, enum kv_open how)
 {
 	if (how != KV_READ)
-		return pheap_run(store->h, 0, roots_make, store);
+		return pheap_run(store->h, PHEAP_CONCURRENT, roots_make, store);
 	store->map = pheap_find(store->h, "map");
 	store->load = pheap_find(store->h, "load");
 	store->life = pheap_find(store->h, "life");
@@ -127,7 +161,7 @@ static bool store_unused(const struct kv_store *store)
 		return false;
 	if (store->map)
 		kv_map_sum(store->map, &sum);
-	return sum.record_count == 0 && (!store->load || kv_load_done(store->load) == 0);
+	return sum.record_count == 0 && (!store->load || kv_plan_done(store->load) == 0);
 }
 
 void kv_store_abandon(struct kv_store *store)
@@ -187,14 +221,17 @@ int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint
 		ret->h = NULL;
 		return PHEAP_ELAYOUT;
 	}
+	ret->noted = ret->info;
 	rc = roots_get(ret, how);
 	return rc ? open_fail(ret, rc, path) : 0;
 }
 
 int kv_store_close(struct kv_store *store)
 {
-	int rc = pheap_close(store->h);
+	int rc;
 
+	kv_store_note_recovery(store);
+	rc = pheap_close(store->h);
 	if (rc) {
 		struct kv_store none = {0};
 

@@ -4,7 +4,8 @@
  *
  * Invariant
  *   S1  Whoever opens for writing has written into "life" what the open recovered, before it changes
- *       anything else.
+ *       anything else. What it recovers later of others that die beside it, it adds when it notes it and when
+ *       it closes; if it dies first, "life" counts that too little.
  *   S2  A file is only removed by the open that made it, while nothing is in it and nobody else is attached.
  */
 #ifndef KV_STORE_H
@@ -24,8 +25,9 @@ enum kv_open {
 struct kv_store {
 	pheap *h;
 	const char *path;
-	bool made; /* this open made the file */
-	struct pheap_info info;
+	bool made;		 /* this open made the file */
+	struct pheap_info info;	 /* when it was opened */
+	struct pheap_info noted; /* whose recoveries are in "life" */
 	const struct kv_map *map;
 	const struct kv_load *load;
 	const struct kv_life *life;
@@ -40,6 +42,9 @@ void kv_store_abandon(struct kv_store *store);
 
 /* A line on stdout if the heap had not been closed: its user was killed. */
 void kv_store_tell_recovery(const struct kv_store *store);
+
+/* S1, beside other transactions; nothing to do, most of the time. Not inside a transaction. */
+void kv_store_note_recovery(struct kv_store *store);
 
 /* Tells what failed on stderr, in the library's words; gives rc. */
 int kv_store_fail(const struct kv_store *store, int rc, const char *what);

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "load.h"
+#include "plan.h"
 
 #define FINDING_MAX 10u
 
@@ -44,7 +44,7 @@ static void record_check(struct check *check, size_t i)
 	enum kv_expect expect = KV_PRESENT;
 
 	if (check->so_far)
-		expect = kv_load_expect(check->store->load, check->input, i, check->buffer, &want);
+		expect = kv_plan_expect(check->store->load, check->input, i, check->buffer, &want);
 	if (expect == KV_UNTOUCHED) {
 		if (entry && entry->stamp.load == check->store->load->number)
 			finding(check, record->key, "is there, but its transaction was not committed");
@@ -144,7 +144,7 @@ static int sentence(const struct check *check)
 	}
 	if (check->so_far)
 		printf("contents equal exactly what %llu transactions made of the input: %llu records, %llu bytes\n",
-		       (unsigned long long)kv_load_done(load), count, size);
+		       (unsigned long long)kv_plan_done(load), count, size);
 	else
 		printf("contents equal the input exactly: %llu records, %llu bytes\n", count, size);
 	return 0;
@@ -156,12 +156,12 @@ static int check_begin(struct check *check)
 		printf("contents differ from the input: the heap is new and empty\n");
 		return 1;
 	}
-	if (check->so_far && !kv_load_is_of(check->store->load, check->input)) {
+	if (check->so_far && !kv_plan_is_of(check->store->load, check->input)) {
 		fprintf(stderr, "pheap-kv: the heap's last load was not of this input\n");
 		return -EINVAL;
 	}
-	if (!check->so_far && kv_load_is_of(check->store->load, check->input) &&
-	    !kv_load_complete(check->store->load))
+	if (!check->so_far && kv_plan_is_of(check->store->load, check->input) &&
+	    !kv_plan_complete(check->store->load))
 		printf("the load of this input is not finished\n");
 	return 0;
 }
@@ -177,7 +177,7 @@ int kv_verify(struct kv_store *store, const struct kv_input *input, bool so_far)
 	rc = check_begin(&check);
 	if (rc)
 		return rc;
-	check.buffer = malloc(kv_load_room(input));
+	check.buffer = malloc(kv_plan_room(input));
 	check.out = open_memstream(&text, &text_size);
 	rc = check.buffer && check.out ? pheap_run(store->h, PHEAP_READ, check_run, &check) : -ENOMEM;
 	if (rc)
