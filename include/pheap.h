@@ -246,10 +246,14 @@ struct pheap_options {
 	 * process one more once an allocation had to make room. 0: 8, 64, 1408 or 2048, by the same sizes, and at least 4 for each
 	 * of member_count. */
 	uint32_t lane_count;
+	/* Creation: locks that keys are spread over (pheap_lock), a power of two up to 2^20, 64 bytes each.
+	 * Two keys that share one exclude each other needlessly. 0: 16, 256, 1024 or 4096, by the same sizes. */
+	uint32_t stripe_count;
+	uint32_t reserved; /* 0 */
 };
 #define PHEAP_OPTIONS_INIT \
 	{ \
-		sizeof(struct pheap_options), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0 \
+		sizeof(struct pheap_options), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0 \
 	}
 
 /* What pheap_info fills in. Counters start when this process opened the heap. */
@@ -662,8 +666,8 @@ PHEAP_API const void *pheap_next(const pheap *h, uint32_t type, const void *prev
 
 /*
  * Locks n keys for this transaction alone, to its end, also across pheap_rollback. A key is any number, by
- * convention the offset of an object. Keys share a fixed set of locks, so two of them may exclude each
- * other for no reason. One call takes its keys in an order of its own: give it all of them if you can.
+ * convention the offset of an object: then its memory is fetched while the lock is taken. Keys share a fixed set
+ * of locks (stripe_count), so two of them may exclude each other for no reason. One call takes its keys in an order of its own: give it all of them if you can.
  * Again is a no-op. No effect where the mode isolates already (0). With the same key shared: waits for the
  * other sharers.
  * Returns 0, or (each dooms) -EDEADLK: this one is to end and run again, see pheap_run; -EINVAL: keys NULL

@@ -226,7 +226,7 @@ static int first_enter(struct pheap *h, struct attach *a, const struct ph_file_i
 	/* The only word that is not freed by its owner's death: a switch that was cut leaves
 	 * PHD_MODE_SWITCH. */
 	__atomic_store_n(&h->coord->gate, PHD_MODE_NONE, __ATOMIC_RELEASE);
-	h->coord->reap = ph_hold_any(h);
+	ph_hold_first(h);
 	/* Last: makes the numbers above believed by coord_current. */
 	__atomic_store_n(&h->coord->open_gen, current ? open_gen : a->state.open_gen, __ATOMIC_RELEASE);
 	return 0;
@@ -268,9 +268,7 @@ static void row_clear(struct pheap *h)
 {
 	struct phd_member *row = &h->members[h->slot];
 
-	/* ORDER(reap-count): as in recovery.c:ph_recovery_member. */
-	if (row->flags & PHD_MEMBER_HOLDS)
-		__atomic_fetch_add(&h->coord->reap, 1, __ATOMIC_ACQ_REL);
+	ph_recovery_leaving(h, h->slot);
 	__atomic_store_n(&row->attachment, 0, __ATOMIC_RELEASE);
 	row->pid = 0;
 	row->flags = 0;

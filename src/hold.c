@@ -297,20 +297,49 @@ static bool bucket_due(const struct pheap *h, uint32_t bucket)
 	return word_at(h, bucket_off(h, bucket)) != 0;
 }
 
-bool ph_hold_any(const struct pheap *h)
+void ph_hold_first(struct pheap *h)
 {
+	bool any = false;
+
 	for (uint32_t i = 0; i < PHD_HOLD_BUCKETS; i++)
-		if (bucket_due(h, i))
+		any |= bucket_due(h, i);
+	__atomic_store_n(&h->coord->reaped, h->coord->reap, __ATOMIC_RELEASE);
+	if (any)
+		__atomic_fetch_add(&h->coord->reap, 1, __ATOMIC_ACQ_REL);
+}
+
+bool ph_hold_due(const struct pheap *h)
+{
+	return __atomic_load_n(&h->coord->reap, __ATOMIC_ACQUIRE) !=
+	       __atomic_load_n(&h->coord->reaped, __ATOMIC_ACQUIRE);
+}
+
+/* F3. A row that is about to go: its records may not have been void when their bucket was looked at. */
+static bool any_leaving(const struct pheap *h)
+{
+	for (uint32_t i = 0; i < h->super.member_count; i++)
+		if (__atomic_load_n(&h->members[i].flags, __ATOMIC_ACQUIRE) & PHD_MEMBER_LEAVING &&
+		    __atomic_load_n(&h->members[i].attachment, __ATOMIC_ACQUIRE))
 			return true;
 	return false;
+}
+
+static void reaped_raise(struct pheap *h, uint64_t to)
+{
+	uint64_t seen = __atomic_load_n(&h->coord->reaped, __ATOMIC_ACQUIRE);
+
+	while (seen < to && !__atomic_compare_exchange_n(&h->coord->reaped, &seen, to, false,
+							 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
 }
 
 int ph_hold_reap(struct pheap *h, uint64_t leaving)
 {
 	uint64_t seen = __atomic_load_n(&h->coord->reap, __ATOMIC_ACQUIRE);
+	bool complete = !any_leaving(h);
 	int rc = 0;
 
-	if (seen == 0 && leaving == 0)
+	if (!ph_hold_due(h) && leaving == 0)
 		return 0;
 	for (uint32_t i = 0; i < PHD_HOLD_BUCKETS && rc == 0; i++) {
 		struct reap r = {.leaving = leaving, .bucket = i};
@@ -318,10 +347,8 @@ int ph_hold_reap(struct pheap *h, uint64_t leaving)
 		if (bucket_due(h, i))
 			rc = ph_own_run(h, "pheap_release", bucket_reap, &r);
 	}
-	/* F3. Somebody who died meanwhile has raised it: then it stays. */
-	if (rc == 0 && seen)
-		(void)__atomic_compare_exchange_n(&h->coord->reap, &seen, 0, false, __ATOMIC_ACQ_REL,
-						  __ATOMIC_RELAXED);
+	if (rc == 0 && complete)
+		reaped_raise(h, seen);
 	return rc;
 }
 

@@ -11,8 +11,9 @@
  * Invariants
  *   F1  An object is freed in the transaction that removes its last record that is not void.
  *   F2  A record is changed under the stripe of its bucket, or alone in the heap.
- *   F3  coord->reap is raised before the row of a member with holds goes; only who has seen all buckets since it read the
- *       number puts it back to 0.
+ *   F3  The row of a member with holds is marked as leaving, then coord->reap is raised, then the row goes. A reaper
+ *       reads the number, then looks for rows that are leaving, then goes through all buckets; only if there was no such
+ *       row does it raise coord->reaped to that number. Neither ever goes back, so nothing is taken for done that is not.
  */
 #ifndef PH_HOLD_H
 #define PH_HOLD_H
@@ -26,7 +27,8 @@ int ph_hold_free_check(pheap_tx *tx, uint64_t off);
 int ph_hold_reap(struct pheap *h, uint64_t leaving);
 /* At the end of a call that may have recovered somebody. */
 void ph_hold_reap_due(struct pheap *h);
-/* First opener: is there anything to reap? */
-bool ph_hold_any(const struct pheap *h);
+/* First opener, when all rows are gone: calls the reaper if anybody held anything. */
+void ph_hold_first(struct pheap *h);
+bool ph_hold_due(const struct pheap *h);
 
 #endif

@@ -150,7 +150,8 @@ struct phd_coord {
 	/* 0x188 */ uint64_t recovered_count; /* members recovered by survivors since the first opener */
 	/* 0x190 */ uint64_t reap;	      /* counts members that went with holds: their objects wait to be freed */
 	/* 0x198 */ uint64_t lane_limit;	   /* lanes at or above were never claimed since the first opener */
-	/* 0x1a0 */ uint64_t pad6[4];
+	/* 0x1a0 */ uint64_t reaped;	   /* what `reap` was when all that had been left by then was looked through */
+	/* 0x1a8 */ uint64_t pad6[3];
 	/* 0x1c0 */ uint64_t reserved[72];    /* WAL ring words */
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
@@ -167,6 +168,7 @@ struct phd_member {
 #define PHD_MEMBER_FENCE 1u /* could not register for membarrier: fences in begin */
 #define PHD_MEMBER_READER 2u
 #define PHD_MEMBER_HOLDS 4u /* took held references: what it leaves has to be looked for */
+#define PHD_MEMBER_LEAVING 8u /* of one with holds: `reap` is raised, the row goes next */
 static_assert(sizeof(struct phd_member) == 64, "one line");
 
 /* B. A lock stripe. */
@@ -436,6 +438,7 @@ PHD_AT(phd_coord, growth, 0x180);
 PHD_AT(phd_coord, recovered_count, 0x188);
 PHD_AT(phd_coord, reap, 0x190);
 PHD_AT(phd_coord, lane_limit, 0x198);
+PHD_AT(phd_coord, reaped, 0x1a0);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);

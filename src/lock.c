@@ -335,6 +335,14 @@ static int stripe_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* A key is by convention the offset of what it stands for, and that is what the caller will touch next: let the memory
+ * come while the locks are taken. A lock holds up later loads of the processor, a prefetch before it does not wait. */
+static inline void key_prefetch(const struct pheap *h, uint64_t key)
+{
+	if (key - h->data_off < __atomic_load_n(&h->data_end, __ATOMIC_RELAXED) - h->data_off)
+		__builtin_prefetch(h->map + key, 1);
+}
+
 #define FEW 16u
 
 /* Ascending, so that transactions which take the same keys in one call can not deadlock. */
@@ -368,8 +376,10 @@ static int keys_lock(pheap_tx *tx, const uint64_t *keys, size_t n, int (*lock)(p
 		if (!stripes)
 			return ph_tx_fail(tx, -ENOMEM, "no memory for %zu keys", n);
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		key_prefetch(tx->h, keys[i]);
 		stripes[i] = stripe_of(tx->h, keys[i]);
+	}
 	stripes_sort(stripes, n);
 	for (size_t i = 0; i < n && rc == 0; i++)
 		if (i == 0 || stripes[i] != stripes[i - 1])
@@ -396,6 +406,7 @@ int pheap_lock(pheap_tx *tx, const uint64_t *keys, size_t n)
 			     1)) {
 		uint32_t stripe = stripe_of(tx->h, *keys);
 
+		key_prefetch(tx->h, *keys);
 		if (__builtin_expect(ph_word_take_free_lock(stripe_word(tx->h, stripe), tx->word), 1)) {
 			tx->stripes[tx->stripe_count++] = stripe;
 			return 0;

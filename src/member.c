@@ -10,6 +10,7 @@
 #include "error.h"
 #include "os.h"
 #include "recovery.h"
+#include "tx.h"
 
 int ph_member_alive(struct pheap *h, uint32_t slot)
 {
@@ -50,6 +51,8 @@ int ph_member_check(struct pheap *h, uint32_t slot)
 			ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + slot);
 			rc = rc ? rc : 1;
 			__atomic_store_n(&h->reap_due, true, __ATOMIC_RELEASE);
+			if (ph_thread.heap_id == h->id)
+				ph_thread.tx->extras = true; /* ends by the long way, which looks */
 		} else if (rc == -EAGAIN) {
 			rc = 0; /* somebody else recovers it, or the slot has a new owner */
 		}

@@ -737,7 +737,7 @@ static int open_run(struct opening *o, pheap **ret)
 		rc = types_take(h, o);
 	if (rc)
 		return rc;
-	if (first && !h->read_only)
+	if (first && !h->read_only && ph_hold_due(h))
 		(void)ph_hold_reap(h, 0);
 	if (first)
 		h->open_ns = ph_os->clock_ns() - start_ns;

@@ -16,6 +16,7 @@
 #include <errno.h>
 
 #include "error.h"
+#include "hold.h"
 #include "lock.h"
 #include "member.h"
 #include "os.h"
@@ -223,10 +224,11 @@ static int take_wait(pheap *h, struct permit_call *c, int32_t timeout_ms)
 	uint64_t start_ns = ph_os->clock_ns(),
 		 limit_ns = timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000u;
 	const uint64_t *change = &permits_at(h, c->off)->change;
+	uint64_t passed_ns = 0;
 
 	for (;;) {
-		uint64_t seen = __atomic_load_n(change, __ATOMIC_ACQUIRE), passed_ns, nap_ns;
-		int rc = available(h, c->off) < c->change ? -EAGAIN : change_run(h, c);
+		uint64_t seen = __atomic_load_n(change, __ATOMIC_ACQUIRE), nap_ns;
+		int rc = passed_ns && available(h, c->off) < c->change ? -EAGAIN : change_run(h, c);
 
 		if (rc != -EAGAIN)
 			return rc;
@@ -251,6 +253,7 @@ static int take(pheap *h, const pheap_permits *permits, uint64_t n, int32_t time
 	if (rc)
 		return rc;
 	rc = take_wait(h, &c, timeout_ms);
+	ph_hold_reap_due(h); /* whom it recovered may have held something */
 	if (rc != -EAGAIN)
 		return rc;
 	return ph_error(h, timeout_ms ? -ETIMEDOUT : -EAGAIN, "%s: %lld permits are free, %llu are asked for",

@@ -118,6 +118,18 @@ static int lanes_recover(struct pheap *h, uint64_t owner, bool internal_only)
 	return 0;
 }
 
+void ph_recovery_leaving(struct pheap *h, uint32_t slot)
+{
+	uint32_t *flags = &h->members[slot].flags;
+
+	if (!(__atomic_load_n(flags, __ATOMIC_ACQUIRE) & PHD_MEMBER_HOLDS))
+		return;
+	/* ORDER(reap-count): the row is marked, and the reaper called, before the row goes, which makes the holds of the
+	 * member void. Crash between: called twice. Pairs with hold.c:ph_hold_reap (F3). */
+	__atomic_fetch_or(flags, PHD_MEMBER_LEAVING, __ATOMIC_ACQ_REL);
+	__atomic_fetch_add(&h->coord->reap, 1, __ATOMIC_ACQ_REL);
+}
+
 int ph_recovery_member(struct pheap *h, uint32_t slot)
 {
 	uint64_t start_ns = ph_os->clock_ns();
@@ -136,10 +148,7 @@ int ph_recovery_member(struct pheap *h, uint32_t slot)
 		rc = lanes_recover(h, owner, false);
 	if (rc)
 		return rc;
-	/* ORDER(reap-count): the reaper is called before the row goes, which makes the holds of the member void. Crash
-	 * between: called twice. Pairs with hold.c:ph_hold_reap. */
-	if (__atomic_load_n(&h->members[slot].flags, __ATOMIC_ACQUIRE) & PHD_MEMBER_HOLDS)
-		__atomic_fetch_add(&h->coord->reap, 1, __ATOMIC_ACQ_REL);
+	ph_recovery_leaving(h, slot);
 	/* The slot last: until here a second recoverer would find everything that is left to do. */
 	__atomic_store_n(&h->members[slot].attachment, 0, __ATOMIC_RELEASE);
 	__atomic_fetch_add(&h->coord->recovered_count, 1, __ATOMIC_RELAXED);

@@ -14,5 +14,7 @@
 
 int ph_recovery_all(struct pheap *h);			/* first opener, under the gate */
 int ph_recovery_member(struct pheap *h, uint32_t slot); /* caller holds the slot's byte */
+/* Before the row of a member goes: whoever frees what it alone held is called. */
+void ph_recovery_leaving(struct pheap *h, uint32_t slot);
 
 #endif

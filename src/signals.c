@@ -22,6 +22,8 @@ static uint64_t deferred; /* bit i - 1: signal i has our handler */
 static struct sigaction old_actions[SIGNAL_MAX + 1];
 static uint64_t pending;
 static uint32_t open_count; /* threads with a transaction open */
+static uint32_t delivering; /* threads that raise what was pending */
+static __thread bool delivers __attribute__((tls_model("initial-exec")));
 static __thread uint32_t depth __attribute__((tls_model("initial-exec")));
 
 static uint64_t bit_of(int sig)
@@ -47,11 +49,25 @@ static void deliver_one(int sig)
 
 static void deliver(void)
 {
-	uint64_t signals = __atomic_exchange_n(&pending, 0, __ATOMIC_SEQ_CST);
+	uint64_t signals;
+	bool outer = delivers;
 
+	/* Until the process is dead, or the program's handler is done, nobody else begins. */
+	__atomic_add_fetch(&delivering, 1, __ATOMIC_SEQ_CST);
+	delivers = true;
+	signals = __atomic_exchange_n(&pending, 0, __ATOMIC_SEQ_CST);
 	for (int sig = 1; sig <= SIGNAL_MAX; sig++)
 		if (signals & bit_of(sig))
 			deliver_one(sig);
+	delivers = outer;
+	__atomic_sub_fetch(&delivering, 1, __ATOMIC_SEQ_CST);
+}
+
+/* A handler of the program's that is running may begin transactions of its own. */
+static bool must_wait(void)
+{
+	return !delivers && (__atomic_load_n(&pending, __ATOMIC_SEQ_CST) ||
+			     __atomic_load_n(&delivering, __ATOMIC_SEQ_CST));
 }
 
 static void on_signal(int sig)
@@ -84,7 +100,7 @@ void ph_signals_enter(void)
 	if (depth++)
 		return;
 	__atomic_add_fetch(&open_count, 1, __ATOMIC_SEQ_CST);
-	if (__builtin_expect(__atomic_load_n(&pending, __ATOMIC_SEQ_CST) == 0, 1))
+	if (__builtin_expect(!must_wait(), 1))
 		return;
 	start_ns = ph_os->clock_ns();
 	do {
@@ -92,10 +108,10 @@ void ph_signals_enter(void)
 
 		count_down();
 		seen = __atomic_load_n(&open_count, __ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&pending, __ATOMIC_SEQ_CST))
+		if (must_wait())
 			(void)ph_os->futex_wait(&open_count, seen, PARK_NAP_NS);
 		__atomic_add_fetch(&open_count, 1, __ATOMIC_SEQ_CST);
-	} while (__atomic_load_n(&pending, __ATOMIC_SEQ_CST) && ph_os->clock_ns() - start_ns < PARK_MAX_NS);
+	} while (must_wait() && ph_os->clock_ns() - start_ns < PARK_MAX_NS);
 }
 
 void ph_signals_leave(void)
@@ -109,6 +125,8 @@ void ph_signals_forked(void)
 	depth = 0;
 	open_count = 0;
 	pending = 0;
+	delivering = 0;
+	delivers = false;
 	pthread_mutex_init(&set_lock, NULL);
 }
 

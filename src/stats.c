@@ -55,6 +55,8 @@ static void directory_scan(const pheap *h, struct pheap_stats *s)
 		case PHD_DESC_EXTENT:
 			step = PHD_DESC_COUNT(desc);
 			s->extent_count++;
+			if (PHD_DESC_TYPE(desc) > PHD_TYPE_USER_MAX)
+				break;
 			s->block_count++;
 			s->allocated_size += step << PHD_CHUNK_SHIFT;
 			break;

@@ -103,7 +103,13 @@ static int plan_counts(const struct pheap_options *opt, uint64_t initial, uint64
 					    ? LANES_PER_MEMBER * super->member_count
 					    : PHD_LANE_MAX;
 	super->lane_log_size = row->lane_log_size;
-	super->stripe_count = row->stripe_count;
+	if (opt->stripe_count > STRIPE_COUNT_MAX || (opt->stripe_count & (opt->stripe_count - 1)))
+		return ph_error(NULL, -EINVAL, "stripe_count is %u; it must be a power of two up to %u",
+				opt->stripe_count, STRIPE_COUNT_MAX);
+	if (opt->reserved)
+		return ph_error(NULL, -E2BIG,
+				"an option that this library does not know is set; use a newer library");
+	super->stripe_count = opt->stripe_count ? opt->stripe_count : row->stripe_count;
 	if (journal > 256)
 		journal = 256;
 	if (journal == 0 || row == size_classes)

@@ -504,14 +504,18 @@ int pheap_wait(pheap *h, uint64_t lsn, int32_t timeout_ms)
 
 void pheap_abort(pheap_tx *tx)
 {
+	struct pheap *h;
+
 	if (!tx || end_refuse(tx, "pheap_abort"))
 		return;
+	h = tx->h;
 	if (tx->nest) {
 		ph_savepoint_rollback_top(tx);
 		ph_savepoint_pop_nest(tx);
 		return;
 	}
 	ph_tx_abort_all(tx);
+	ph_hold_reap_due(h);
 }
 
 int pheap_end(pheap_tx *tx, int rc)

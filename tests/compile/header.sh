@@ -139,7 +139,7 @@ END
 good "fixed layout of the structs" c "" <<'END'
 #include "pheap.h"
 _Static_assert(sizeof(struct pheap_type) == 40, "type");
-_Static_assert(sizeof(struct pheap_options) == 80, "options: no padding");
+_Static_assert(sizeof(struct pheap_options) == 88, "options: no padding");
 _Static_assert(offsetof(struct pheap_options, layout) == 48, "layout");
 _Static_assert(offsetof(struct pheap_info, base) == 24, "base");
 _Static_assert(sizeof(struct pheap_info) % 8 == 0 && sizeof(struct pheap_stats) % 8 == 0, "whole words");
