@@ -11,7 +11,7 @@
  *   B1  Every system of a bench does the same stores at the same indices: each draws from its own rng with
  *       one seed.
  *   B2  No heap is open in the process that forks.
- *   B3  Of pheap, only include/pheap.h is used.
+ *   B3  Of pheap, only include/pheap.h is used, and by death.c the place of the slot bytes (FORMAT.md).
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -19,6 +19,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
 
 #define BENCH_ARRAY_SIZE (64u << 20) /* bytes */
 #define BENCH_WORD_COUNT (BENCH_ARRAY_SIZE / 8)
@@ -54,21 +56,29 @@ extern const struct bench_system *const bench_systems[]; /* those built in; NULL
 struct bench_options {
 	bool json, quick;
 	unsigned reps;
-	const char *folder; /* removed at the end, whatever the end is */
+	const char *folder;    /* removed at the end, whatever the end is */
+	int memory;	       /* of benches that have a choice: enum bench_memory; negative: their own */
+	const char *system;    /* of the classic: this one alone; NULL: all */
+	uint64_t record_count; /* of the classic; 0: its own choice */
+	uint64_t seed;	       /* of the kills */
 };
 
 /* What pheap should reach; 0: no figure. */
 struct bench_target {
 	double pmemobj_ratio_min; /* time of libpmemobj / time of pheap */
+	double lmdb_ratio_min;	  /* time of lmdb / time of pheap */
 	double floor_ratio_max;	  /* time of pheap / time of floor */
+	double limit_ratio_max;	  /* time of pheap / time of limit */
 	double instructions_max;  /* per operation */
 	double value_max;	  /* ns per operation, or the value itself */
+	double p99_max;
 };
 
 struct bench_result {
 	const char *system;
 	double value; /* median: ns per operation, or what `unit` says */
 	double min, max;
+	double p90, p99;     /* 0: not known */
 	double instructions; /* per operation; negative: not known */
 	unsigned reps;	     /* 0: not measured */
 	unsigned threads;
@@ -84,7 +94,11 @@ struct bench_span {
 };
 void bench_span_begin(struct bench_span *span);
 uint64_t bench_span_end_ns(const struct bench_span *span);
+uint64_t bench_clock_ns(clockid_t clock);
 void bench_pin(void);
+void bench_populate(void *p, size_t n); /* a mapping's pages, writable, no byte changed */
+void bench_pin_nth(unsigned n);		/* to the n-th processor, counted around */
+void bench_unpin(void);			/* as it was before bench_pin */
 /* Sorts the samples; fills value, min, max, reps. */
 void bench_summarize(double *samples, unsigned count, struct bench_result *ret);
 /* A loop on an instance: first the number of operations that fill a sample, then samples. */
@@ -100,16 +114,26 @@ void bench_calibrate(struct bench_meter *m, uint64_t sample_ns);
 double bench_sample_ns(struct bench_meter *m, double *ret_instructions); /* negative: no counter */
 bool bench_counter_open(void);
 
-/* step.c: user instructions of one operation where there is no counter; negative: not possible here */
-double bench_step_count(const struct bench_system *system, bench_loop *loop, unsigned param,
-			const struct bench_options *opt);
+/* step.c: user instructions of one operation where there is no counter; negative: not possible here. open
+ * is called in a child, before the loop. */
+struct bench_steps {
+	void *(*open)(const void *arg);
+	const void *arg;
+	bench_loop *loop;
+	unsigned param;
+};
+double bench_step_count(const struct bench_steps *s, bool quick);
 
 /* report.c: one bench and param at a time. unit NULL: nanoseconds */
 void bench_report(const struct bench_options *opt, const char *bench, const char *param, const char *unit,
 		  const struct bench_target *target, const struct bench_result *results, unsigned count);
 
 /* scratch.c */
-const char *bench_scratch_make(void);
+enum bench_memory { BENCH_DISK, BENCH_TMPFS, BENCH_HUGE, BENCH_MEMORY_COUNT };
+extern const char *const bench_memory_names[BENCH_MEMORY_COUNT];
+const char *bench_scratch_make(void); /* the one of BENCH_DISK */
+/* A folder with files of that kind; NULL: there is none here, or not with so many free bytes. */
+const char *bench_scratch_folder(enum bench_memory memory, uint64_t size);
 void bench_scratch_leave(void); /* in a child: the folder is not its business */
 void bench_scratch_remove(void);
 void *bench_file_map(const char *folder, const char *name, size_t n);
@@ -121,6 +145,16 @@ void bench_push_pop(const struct bench_options *opt);
 void bench_open_after_kill(const struct bench_options *opt);
 void bench_alloc_waste(const struct bench_options *opt);
 void bench_memory(const struct bench_options *opt);
+void bench_classic(const struct bench_options *opt);
+void bench_classic_kill(const struct bench_options *opt);
+void bench_death_latency(const struct bench_options *opt);
+void bench_lock_unlock(const struct bench_options *opt);
+void bench_attach(const struct bench_options *opt);
+
+/* self.c: a fork that leaves the scratch folder alone and dies with its parent; 0 in the child. */
+pid_t bench_fork(void);
+void bench_wait_ok(pid_t pid, const char *what); /* dies unless it ends with 0 */
+void bench_kill(pid_t pid);			 /* and waits for it */
 
 /* self.c: a part of a bench in a process of its own. The wait status; -1: n bytes did not come back. */
 int bench_self_run(const char *const args[4], void *ret, size_t n);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * main.c: pheap-bench [--json] [--reps N] [--quick] [name...]
+ * main.c: pheap-bench [OPTION]... [name...]
  *
  * What: pheap beside its peers and bounds, interleaved in one run, on one pinned thread.
  * Why it starts itself again: libpmem reads its environment before main; with these two variables it
@@ -8,6 +8,7 @@
  * at level PROCESS.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,11 @@ static const struct {
 	{"open-after-kill", bench_open_after_kill, "open after SIGKILL in a transaction; 256 MiB, 4 GiB"},
 	{"alloc-waste", bench_alloc_waste, "bytes lost to rounding, sizes 16 to 1024"},
 	{"memory", bench_memory, "private memory of a heap and of a thread"},
+	{"classic", bench_classic, "10 M records, 1000 locks, 4 processes move amounts"},
+	{"classic-kill", bench_classic_kill, "the same, one process killed and replaced every 100 ms"},
+	{"death-latency", bench_death_latency, "from SIGKILL of a lock's owner to the waiter that holds it"},
+	{"lock-unlock", bench_lock_unlock, "one lock that nobody else wants"},
+	{"attach", bench_attach, "open and close beside 1 and 255 other processes"},
 };
 #define BENCH_COUNT (sizeof benches / sizeof *benches)
 
@@ -61,8 +67,12 @@ static void names_print(FILE *out)
 
 static void usage_print(FILE *out)
 {
-	fputs("usage: pheap-bench [--json] [--reps N] [--quick] [name...]\n"
-	      "Files go to TMPDIR (or /tmp) and are removed at the end; open-after-kill needs 9 GiB.\n",
+	fputs("usage: pheap-bench [--json] [--reps N] [--quick] [--records N] [--memory KIND] [--system NAME]\n"
+	      "                   [--seed N] [name...]\n"
+	      "--records: of classic and classic-kill; --memory disk, tmpfs or huge: of these and death-latency;\n"
+	      "--system: of classic; --seed: of the kills.\n"
+	      "Files go to TMPDIR (or /tmp) and to /dev/shm and are removed at the end; open-after-kill needs\n"
+	      "9 GiB, classic 4 GiB.\n",
 	      out);
 	names_print(out);
 }
@@ -88,14 +98,22 @@ static void environment_set(char **argv)
 #endif
 }
 
-static unsigned reps_parse(const char *text)
+static uint64_t number_parse(const char *option, const char *text, uint64_t min, uint64_t max)
 {
 	char *end = NULL;
-	unsigned long n = text ? strtoul(text, &end, 10) : 0;
+	uint64_t n = text ? strtoull(text, &end, 10) : 0;
 
-	if (!text || *end || n < 1 || n > BENCH_REP_MAX)
-		bench_die("--reps takes a number from 1 to %u", BENCH_REP_MAX);
-	return (unsigned)n;
+	if (!text || !*text || *end || n < min || n > max)
+		bench_die("%s takes a number from %" PRIu64 " to %" PRIu64, option, min, max);
+	return n;
+}
+
+static int memory_parse(const char *text)
+{
+	for (int i = 0; text && i < BENCH_MEMORY_COUNT; i++)
+		if (!strcmp(text, bench_memory_names[i]))
+			return i;
+	bench_die("--memory takes disk, tmpfs or huge");
 }
 
 static void name_select(const char *name, bool *selected)
@@ -120,8 +138,19 @@ static void arguments_parse(char **argv, struct bench_options *opt, bool *select
 			opt->json = true;
 		} else if (!strcmp(*argv, "--quick")) {
 			opt->quick = true;
+		} else if (!strcmp(*argv, "--memory")) {
+			opt->memory = memory_parse(argv[1]);
+			argv++;
 		} else if (!strcmp(*argv, "--reps")) {
-			opt->reps = reps_parse(argv[1]);
+			opt->reps = (unsigned)number_parse(*argv, argv[1], 1, BENCH_REP_MAX);
+			argv++;
+		} else if (!strcmp(*argv, "--system") && argv[1]) {
+			opt->system = *++argv;
+		} else if (!strcmp(*argv, "--seed")) {
+			opt->seed = number_parse(*argv, argv[1], 1, UINT64_MAX);
+			argv++;
+		} else if (!strcmp(*argv, "--records")) {
+			opt->record_count = number_parse(*argv, argv[1], 1000, UINT32_MAX);
 			argv++;
 		} else if (!strcmp(*argv, "--help")) {
 			usage_print(stdout);
@@ -143,11 +172,12 @@ static void arguments_parse(char **argv, struct bench_options *opt, bool *select
 
 int main(int argc, char **argv)
 {
-	struct bench_options opt = {0};
+	struct bench_options opt = {.memory = -1};
 	bool selected[BENCH_COUNT] = {false};
 
 	if (argc == 8 && !strcmp(argv[1], "--self"))
 		return bench_self_main(argv + 2);
+	opt.seed = bench_clock_ns(CLOCK_REALTIME);
 	arguments_parse(argc ? argv + 1 : argv, &opt, selected);
 	environment_set(argv);
 	opt.folder = bench_scratch_make();

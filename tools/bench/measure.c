@@ -27,8 +27,9 @@
 #endif
 
 static int counter_fd = -1;
+static cpu_set_t allowed; /* before bench_pin; empty: not known */
 
-static uint64_t clock_ns(clockid_t clock)
+uint64_t bench_clock_ns(clockid_t clock)
 {
 	struct timespec t;
 
@@ -38,19 +39,40 @@ static uint64_t clock_ns(clockid_t clock)
 
 void bench_pin(void)
 {
-	cpu_set_t set, one;
+	cpu_set_t one;
 
 	/* the highest allowed one: interrupts tend to the lowest */
-	if (sched_getaffinity(0, sizeof set, &set))
+	if (sched_getaffinity(0, sizeof allowed, &allowed))
 		return;
 	for (size_t cpu = CPU_SETSIZE; cpu-- > 0;) {
-		if (!CPU_ISSET(cpu, &set))
+		if (!CPU_ISSET(cpu, &allowed))
 			continue;
 		CPU_ZERO(&one);
 		CPU_SET(cpu, &one);
 		sched_setaffinity(0, sizeof one, &one);
 		return;
 	}
+}
+
+void bench_pin_nth(unsigned n)
+{
+	unsigned left = CPU_COUNT(&allowed) ? n % (unsigned)CPU_COUNT(&allowed) : 0;
+	cpu_set_t one;
+
+	for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed) || left--)
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		sched_setaffinity(0, sizeof one, &one);
+		return;
+	}
+}
+
+void bench_unpin(void)
+{
+	if (CPU_COUNT(&allowed))
+		sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 bool bench_counter_open(void)
@@ -90,12 +112,12 @@ void bench_summarize(double *samples, unsigned count, struct bench_result *ret)
 }
 
 /* Write-back takes the write permission of pages away; this gives it back before the clock runs. */
-static void array_fault_in(char *array)
+void bench_populate(void *p, size_t n)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	char *start = array + (-(uintptr_t)array & (page - 1));
-	size_t n = (BENCH_ARRAY_SIZE - (size_t)(start - array)) & ~(page - 1);
+	char *start = (char *)p + (-(uintptr_t)p & (page - 1));
 
+	n = (n - (size_t)(start - (char *)p)) & ~(page - 1);
 	if (!madvise(start, n, MADV_POPULATE_WRITE))
 		return;
 	for (size_t i = 0; i < n; i += page) {
@@ -114,14 +136,15 @@ void bench_calibrate(struct bench_meter *m, uint64_t sample_ns)
 {
 	uint64_t ns = 0;
 
-	array_fault_in(m->array);
+	if (m->array)
+		bench_populate(m->array, BENCH_ARRAY_SIZE);
 	m->op_count = 32;
 	while (ns < sample_ns / 4) {
-		uint64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+		uint64_t start = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 
 		m->op_count *= 2;
 		run(m, m->op_count);
-		ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
+		ns = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
 	}
 	m->op_count = m->op_count * sample_ns / ns + 1;
 }
@@ -133,14 +156,14 @@ void bench_span_begin(struct bench_span *span)
 	getrusage(RUSAGE_THREAD, &usage);
 	span->sleep_count = usage.ru_nvcsw;
 	span->preempt_count = usage.ru_nivcsw;
-	span->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	span->wall_ns = clock_ns(CLOCK_MONOTONIC);
+	span->cpu_ns = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	span->wall_ns = bench_clock_ns(CLOCK_MONOTONIC);
 }
 
 uint64_t bench_span_end_ns(const struct bench_span *span)
 {
-	uint64_t wall_ns = clock_ns(CLOCK_MONOTONIC) - span->wall_ns;
-	uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - span->cpu_ns;
+	uint64_t wall_ns = bench_clock_ns(CLOCK_MONOTONIC) - span->wall_ns;
+	uint64_t cpu_ns = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID) - span->cpu_ns;
 	struct rusage usage;
 
 	getrusage(RUSAGE_THREAD, &usage);
@@ -154,7 +177,8 @@ double bench_sample_ns(struct bench_meter *m, double *ret_instructions)
 	struct bench_span span;
 	uint64_t instructions, ns;
 
-	array_fault_in(m->array);
+	if (m->array)
+		bench_populate(m->array, BENCH_ARRAY_SIZE);
 	run(m, m->op_count / 4);
 	bench_span_begin(&span);
 	instructions = counter_read();

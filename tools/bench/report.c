@@ -2,8 +2,8 @@
  *
  * report.c: the table for people and the lines for programs.
  *
- * In JSON a result that is not a time has ns_per_op null, its value in min and max, and its unit at the
- * end of param.
+ * In JSON a result that is not a time has ns_per_op null, its median in value, and its unit at the end of
+ * param.
  */
 #include <stdio.h>
 #include <string.h>
@@ -26,9 +26,15 @@ static void json_print(const char *bench, const char *param, bool time, const st
 	       r->threads);
 	printf(",\"param\":%s%s%s", quote, param, quote);
 	number_print("ns_per_op", r->value, time);
+	if (!time)
+		number_print("value", r->value, true);
 	number_print("instructions_per_op", r->instructions, r->instructions >= 0);
 	number_print("min", r->min, true);
 	number_print("max", r->max, true);
+	if (r->p99 > 0) {
+		number_print("p90", r->p90, true);
+		number_print("p99", r->p99, true);
+	}
 	printf(",\"reps\":%u}\n", r->reps);
 }
 
@@ -56,29 +62,50 @@ static const char *verdict(bool reached)
 	return reached ? "ok" : "MISSED";
 }
 
+/* How many times the time of pheap a peer takes. */
+static void peer_print(const struct bench_result *pheap, const struct bench_result *peer, double min)
+{
+	double ratio;
+
+	if (!peer)
+		return;
+	ratio = peer->value / pheap->value;
+	printf("  %.1fx as fast as %s", ratio, peer->system);
+	if (min > 0)
+		printf(" (>= %g) %s", min, verdict(ratio >= min));
+}
+
+/* How many times the time of a bound pheap takes. */
+static void bound_print(const struct bench_result *pheap, const struct bench_result *bound, double max)
+{
+	double ratio;
+
+	if (!bound)
+		return;
+	ratio = pheap->value / bound->value;
+	printf("  %.2fx %s", ratio, bound->system);
+	if (max > 0)
+		printf(" (<= %g) %s", max, verdict(ratio <= max));
+}
+
 /* What pheap should reach, beside what it reached. */
 static void target_print(const struct bench_target *t, const struct bench_result *pheap,
-			 const struct bench_result *pmemobj, const struct bench_result *floor)
+			 const struct bench_result *results, unsigned count, bool time)
 {
 	if (t->instructions_max > 0 && pheap->instructions >= 0)
 		printf("  instructions <= %.0f %s", t->instructions_max,
 		       verdict(pheap->instructions <= t->instructions_max));
 	if (t->value_max > 0)
 		printf("  <= %g %s", t->value_max, verdict(pheap->value <= t->value_max));
-	if (pmemobj) {
-		double ratio = pmemobj->value / pheap->value;
-
-		printf("  %.1fx as fast as libpmemobj", ratio);
-		if (t->pmemobj_ratio_min > 0)
-			printf(" (>= %g) %s", t->pmemobj_ratio_min, verdict(ratio >= t->pmemobj_ratio_min));
-	}
-	if (floor) {
-		double ratio = pheap->value / floor->value;
-
-		printf("  %.2fx floor", ratio);
-		if (t->floor_ratio_max > 0)
-			printf(" (<= %g) %s", t->floor_ratio_max, verdict(ratio <= t->floor_ratio_max));
-	}
+	if (t->p99_max > 0)
+		printf("  p99 <= %g %s", t->p99_max, verdict(pheap->p99 <= t->p99_max));
+	if (!time)
+		return;
+	peer_print(pheap, result_of(results, count, "libpmemobj"), t->pmemobj_ratio_min);
+	peer_print(pheap, result_of(results, count, "lmdb"), t->lmdb_ratio_min);
+	bound_print(pheap, result_of(results, count, "floor"), t->floor_ratio_max);
+	if (t->limit_ratio_max > 0)
+		bound_print(pheap, result_of(results, count, "limit"), t->limit_ratio_max);
 }
 
 static void row_print(const char *bench, const char *param, const char *unit, const struct bench_result *r)
@@ -91,14 +118,18 @@ static void row_print(const char *bench, const char *param, const char *unit, co
 		printf(" %8.0f", r->instructions);
 	else
 		printf(" %8s", unit ? unit : "-");
+	if (r->p99 > 0) {
+		fputs("  p90", stdout);
+		value_print(r->p90);
+		fputs("  p99", stdout);
+		value_print(r->p99);
+	}
 }
 
 void bench_report(const struct bench_options *opt, const char *bench, const char *param, const char *unit,
 		  const struct bench_target *target, const struct bench_result *results, unsigned count)
 {
 	static bool header;
-	const struct bench_result *pmemobj = result_of(results, count, "libpmemobj");
-	const struct bench_result *floor = result_of(results, count, "floor");
 
 	if (!opt->json && !header)
 		printf("%-15s %-18s %-10s %10s  %10s  %10s  %8s  pheap beside its targets\n", "bench",
@@ -111,7 +142,7 @@ void bench_report(const struct bench_options *opt, const char *bench, const char
 		}
 		row_print(bench, param, unit, &results[i]);
 		if (!strcmp(results[i].system, "pheap"))
-			target_print(target, &results[i], pmemobj, floor);
+			target_print(target, &results[i], results, count, !unit);
 		putchar('\n');
 	}
 	fflush(stdout);

@@ -1,43 +1,51 @@
 /* SPDX-License-Identifier: MIT
  *
- * scratch.c: the folder of the files that are measured, and its removal.
+ * scratch.c: the folders of the files that are measured, and their removal.
  *
- * What: a folder under TMPDIR (or /tmp); a small guard process removes it when the last end of a pipe
- * closes, that is when the program ends in any way, SIGKILL included.
+ * What: a folder under TMPDIR (or /tmp), and one on a tmpfs; a small guard process removes them when the
+ * last end of a pipe closes, that is when the program ends in any way, SIGKILL included.
  * Why a process: signal handlers do not run for SIGKILL, and the files of open-after-kill need names.
  *
  * Invariants
  *   C1  Only the program itself holds the pipe's write end: children close it first (bench_scratch_leave).
- *   C2  The guard removes the folder that it was told, and nothing below a folder in it.
+ *   C2  The guard removes the folders that it was told, and nothing below a folder in them.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
 
-static char folder[1024];
+#define MEMORY_PARENT "/dev/shm"
+
+const char *const bench_memory_names[BENCH_MEMORY_COUNT] = {"disk", "tmpfs", "huge"};
+static char folders[BENCH_MEMORY_COUNT][1024]; /* "": none */
 static int guard_fd = -1;
 static pid_t guard_pid;
 
-static void folder_remove(void)
+/* True: it is gone. */
+static bool folder_remove(const char *folder)
 {
-	DIR *dir = opendir(folder);
+	DIR *dir = *folder ? opendir(folder) : NULL;
 
 	for (struct dirent *entry; dir && (entry = readdir(dir));)
 		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
 			unlinkat(dirfd(dir), entry->d_name, 0);
 	if (dir)
 		closedir(dir);
-	rmdir(folder);
+	return !*folder || !rmdir(folder) || errno == ENOENT;
 }
 
 static _Noreturn void guard(int fd)
@@ -50,42 +58,86 @@ static _Noreturn void guard(int fd)
 	while (read(fd, &byte, 1) < 0 && errno == EINTR)
 		;
 	/* children of the program die with it, but may take a moment */
-	for (unsigned i = 0; i < 50; i++) {
-		folder_remove();
-		if (access(folder, F_OK))
+	for (unsigned i = 0; i < 250; i++) {
+		bool gone = true;
+
+		for (unsigned j = 0; j < BENCH_MEMORY_COUNT; j++)
+			gone &= folder_remove(folders[j]);
+		if (gone)
 			break;
 		usleep(20000);
 	}
 	_exit(0);
 }
 
+static bool folder_make(char *ret, const char *parent)
+{
+	if (snprintf(ret, sizeof folders[0], "%s/pheap-bench-XXXXXX", parent) < (int)sizeof folders[0] &&
+	    mkdtemp(ret))
+		return true;
+	*ret = 0;
+	return false;
+}
+
+/* Folders that nobody would remove are not left behind. */
+static _Noreturn void make_fail(const char *call)
+{
+	int code = errno;
+
+	for (unsigned i = 0; i < BENCH_MEMORY_COUNT; i++)
+		folder_remove(folders[i]);
+	bench_die("%s: %s", call, strerror(code));
+}
+
 const char *bench_scratch_make(void)
 {
 	const char *parent = getenv("TMPDIR");
+	struct statfs fs;
 	int fds[2];
 
 	if (!parent || !*parent)
 		parent = "/tmp";
-	if (snprintf(folder, sizeof folder, "%s/pheap-bench-XXXXXX", parent) >= (int)sizeof folder)
-		bench_die("TMPDIR is too long");
-	if (!mkdtemp(folder))
+	if (!folder_make(folders[BENCH_DISK], parent))
 		bench_die("no folder under %s: %s", parent, strerror(errno));
-	if (pipe2(fds, O_CLOEXEC)) {
-		rmdir(folder);
-		bench_die("pipe2: %s", strerror(errno));
-	}
+	if (!statfs(MEMORY_PARENT, &fs) && fs.f_type == TMPFS_MAGIC)
+		folder_make(folders[BENCH_TMPFS], MEMORY_PARENT);
+	folder_make(folders[BENCH_HUGE], parent);
+	if (pipe2(fds, O_CLOEXEC))
+		make_fail("pipe2");
 	guard_pid = fork();
-	if (guard_pid < 0) {
-		rmdir(folder);
-		bench_die("fork: %s", strerror(errno));
-	}
+	if (guard_pid < 0)
+		make_fail("fork");
 	if (!guard_pid) {
 		close(fds[1]);
 		guard(fds[0]);
 	}
 	close(fds[0]);
 	guard_fd = fds[1];
-	return folder;
+	return folders[BENCH_DISK];
+}
+
+/* A mount of this process and its children alone, which goes with them: the guard does not see it. */
+static bool huge_mount(void)
+{
+	static enum { UNKNOWN, MOUNTED, REFUSED } state;
+
+	if (state == UNKNOWN)
+		state = unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+					mount("pheap-bench", folders[BENCH_HUGE], "tmpfs", 0,
+					      "huge=always,mode=0700")
+				? REFUSED
+				: MOUNTED;
+	return state == MOUNTED;
+}
+
+const char *bench_scratch_folder(enum bench_memory memory, uint64_t size)
+{
+	const char *folder = folders[memory];
+	struct statfs fs;
+
+	if (!*folder || (memory == BENCH_HUGE && !huge_mount()))
+		return NULL;
+	return statfs(folder, &fs) || (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize < size ? NULL : folder;
 }
 
 void bench_scratch_leave(void)

@@ -16,6 +16,43 @@
 
 #include "bench.h"
 
+pid_t bench_fork(void)
+{
+	pid_t parent = getpid(), pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		bench_die("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent) /* it died before the line above */
+		_exit(1);
+	bench_scratch_leave();
+	return 0;
+}
+
+void bench_wait_ok(pid_t pid, const char *what)
+{
+	int status;
+
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			bench_die("waitpid: %s", strerror(errno));
+	if (WIFSIGNALED(status))
+		bench_die("%s: killed by signal %d", what, WTERMSIG(status));
+	if (WEXITSTATUS(status))
+		bench_die("%s: failed", what);
+}
+
+void bench_kill(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 static _Noreturn void self_exec(const char *const args[4], int fd, pid_t parent)
 {
 	char program[] = "pheap-bench", mode[] = "--self", out[16], pid[16];

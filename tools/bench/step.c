@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -33,24 +32,19 @@ struct shared {
 	volatile uint64_t phase; /* loops entered + loops left; the child's */
 };
 
-static _Noreturn void child(const struct bench_system *system, bench_loop *loop, unsigned param,
-			    const char *folder, struct shared *shared, pid_t parent)
+static _Noreturn void child(const struct bench_steps *s, struct shared *shared)
 {
 	uint64_t rng = BENCH_SEED;
 	void *self;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent) /* it died before the line above */
-		_exit(2);
-	bench_scratch_leave();
 	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
 		_exit(2);
-	self = system->open(folder);
-	loop(self, &rng, param, WARM_COUNT / param + 100);
+	self = s->open(s->arg);
+	s->loop(self, &rng, s->param, WARM_COUNT / (s->param ? s->param : 1) + 100);
 	raise(SIGSTOP);
 	for (;;) {
 		shared->phase++;
-		loop(self, &rng, param, shared->count);
+		s->loop(self, &rng, s->param, shared->count);
 		shared->phase++;
 	}
 }
@@ -113,27 +107,23 @@ static double child_count(pid_t pid, struct shared *shared, uint64_t budget)
 }
 #endif
 
-double bench_step_count(const struct bench_system *system, bench_loop *loop, unsigned param,
-			const struct bench_options *opt)
+double bench_step_count(const struct bench_steps *s, bool quick)
 {
 	const int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
 	struct shared *shared = mmap(NULL, sizeof *shared, prot, flags, -1, 0);
-	double ret = -1;
+	double ret;
 	int status;
-	pid_t parent = getpid(), pid;
+	pid_t pid;
 
 	if (shared == MAP_FAILED)
 		return -1;
-	fflush(NULL);
-	pid = fork();
+	pid = bench_fork();
 	if (!pid)
-		child(system, loop, param, opt->folder, shared, parent);
-	if (pid > 0) {
-		ret = child_count(pid, shared, opt->quick ? 5000 : 40000);
-		kill(pid, SIGKILL);
-		while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
-			;
-	}
+		child(s, shared);
+	ret = child_count(pid, shared, quick ? 5000 : 40000);
+	kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
+		;
 	munmap(shared, sizeof *shared);
 	return ret;
 }

@@ -33,6 +33,18 @@ static bench_loop *push_pop_of(const struct bench_system *system)
 	return system->push_pop;
 }
 
+struct opener {
+	const struct bench_system *system;
+	const char *folder;
+};
+
+static void *opener_open(const void *arg)
+{
+	const struct opener *opener = arg;
+
+	return opener->system->open(opener->folder);
+}
+
 static unsigned turns_open(struct turn *turns, loop_of *loop, unsigned param, const struct bench_options *opt)
 {
 	unsigned count = 0;
@@ -46,8 +58,12 @@ static unsigned turns_open(struct turn *turns, loop_of *loop, unsigned param, co
 		if (!turn->meter.loop)
 			continue;
 		turn->step_count = -1;
-		if (!bench_counter_open())
-			turn->step_count = bench_step_count(turn->system, turn->meter.loop, param, opt);
+		if (!bench_counter_open()) {
+			const struct opener opener = {turn->system, opt->folder};
+			const struct bench_steps steps = {opener_open, &opener, turn->meter.loop, param};
+
+			turn->step_count = bench_step_count(&steps, opt->quick);
+		}
 		count++;
 	}
 	for (unsigned i = 0; i < count; i++) {
