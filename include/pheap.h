@@ -683,7 +683,8 @@ PHEAP_MUST int pheap_lock_shared(pheap_tx *tx, const uint64_t *keys, size_t n);
 
 /*
  * Sleeps while *word (in the heap, a multiple of 8) is `seen`. Woken by a commit with pheap_notify(tx,
- * word); any other change is seen within a second. timeout_ms: milliseconds; below 0: for ever; 0: asks.
+ * word); any other change, also by a process that was killed before it could wake anybody, is seen within a tenth of a
+ * second. timeout_ms: milliseconds; below 0: for ever; 0: asks.
  * Not for use inside a transaction, which would keep off whoever is to change the word.
  *	while ((n = __atomic_load_n(&q->tail, __ATOMIC_ACQUIRE)) == mine)
  *		rc = pheap_watch(h, &q->tail, n, -1);

@@ -5,10 +5,12 @@
 #include <errno.h>
 
 #include "error.h"
+#include "hold.h"
+#include "member.h"
 #include "os.h"
 #include "tx.h"
 
-#define WATCH_NAP_NS 1000000000ull /* a change without pheap_notify is seen this late at most */
+#define WATCH_NAP_NS 100000000ull /* a change without pheap_notify is seen this late at most */
 
 static int word_check(const pheap *h, const uint64_t *word, const char *call)
 {
@@ -36,6 +38,7 @@ int pheap_watch(pheap *h, const uint64_t *word, uint64_t seen, int32_t timeout_m
 		return rc;
 	start_ns = ph_os->clock_ns();
 	while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == seen) {
+		ph_hold_reap_due(h);
 		if (timeout_ms >= 0) {
 			uint64_t passed_ns = ph_os->clock_ns() - start_ns;
 
@@ -43,7 +46,12 @@ int pheap_watch(pheap *h, const uint64_t *word, uint64_t seen, int32_t timeout_m
 				return -ETIMEDOUT;
 			left_ns = limit_ns - passed_ns < WATCH_NAP_NS ? limit_ns - passed_ns : WATCH_NAP_NS;
 		}
-		ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, left_ns);
+		/* Nobody woke us: perhaps because who would have is dead, between its commit and the wake-up, or even the
+		 * store. */
+		if (ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, left_ns) ==
+			    -ETIMEDOUT &&
+		    !h->passive)
+			(void)ph_member_check_all(h);
 	}
 	return 0;
 }
