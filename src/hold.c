@@ -354,8 +354,9 @@ int ph_hold_reap(struct pheap *h, uint64_t leaving)
 
 void ph_hold_reap_due(struct pheap *h)
 {
-	if (__builtin_expect(!__atomic_load_n(&h->reap_due, __ATOMIC_RELAXED), 1) || h->read_only ||
-	    pheap_current(h))
+	/* A function of pheap_on_end may have closed the heap. */
+	if (__builtin_expect(!__atomic_load_n(&h->reap_due, __ATOMIC_RELAXED), 1) ||
+	    h->magic != PH_HANDLE_MAGIC || h->read_only || pheap_current(h))
 		return;
 	__atomic_store_n(&h->reap_due, false, __ATOMIC_RELAXED);
 	(void)ph_hold_reap(h, 0); /* what fails is done by whoever comes next */

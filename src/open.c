@@ -36,7 +36,8 @@
 #define LATER_FLAGS PHEAP_GUARD
 #define OPTIONS_SIZE_LIMIT 4096u
 #define LOCK_TIMEOUT_DEFAULT_MS 10000u
-#define TRIES 64 /* at a file that others make and remove */
+#define TRIES 64      /* at a file that others make and remove */
+#define LINK_TRIES 4u /* at a name that is taken and leads to no file */
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -347,11 +348,19 @@ static int exclusive_refuse(struct opening *o)
 	return gone ? 0 : ph_error(NULL, -EEXIST, "the file exists already");
 }
 
+/* A symbolic link to no file: its name is taken, but opening it finds nothing. */
+static bool leads_nowhere(const char *path)
+{
+	char found[PATH_MAX];
+
+	return ph_os->file_path(path, found, sizeof(found)) == -ENOENT;
+}
+
 /* Opens the file, making it first if that is asked for. What stands under the name is a whole heap:
  * ORDER(create-publish). */
 static int file_get(struct opening *o)
 {
-	for (int i = 0; i < TRIES; i++) {
+	for (uint32_t i = 0, ghosts = 0; i < TRIES && ghosts < LINK_TRIES; i++) {
 		int rc = file_open(o);
 
 		if (rc == 0 && (!(o->flags & PHEAP_EXCL) || is_mine(o)))
@@ -367,6 +376,7 @@ static int file_get(struct opening *o)
 		rc = ph_create(o->path, o->flags, &o->opt, &o->made);
 		if (rc && (rc != -EEXIST || o->flags & PHEAP_EXCL))
 			return rc;
+		ghosts = rc && leads_nowhere(o->path) ? ghosts + 1 : 0;
 	}
 	return ph_error(NULL, -ENOENT, "the file comes and goes, or is a symbolic link to nowhere");
 }
@@ -678,8 +688,11 @@ static int close_locked(pheap *h)
 static int close_forked(pheap *h)
 {
 	pthread_mutex_lock(&open_lock);
-	if (--h->ref_count == 0)
+	if (--h->ref_count == 0) {
+		/* This thread's transaction object names a lane of the parent's; another heap may get this handle. */
+		ph_thread_heap_close(h);
 		handle_put(h);
+	}
 	pthread_mutex_unlock(&open_lock);
 	return 0;
 }
