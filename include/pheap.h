@@ -6,30 +6,7 @@
  * WHAT IT IS. One file is one heap. Every process that opens it maps it, allocates blocks in it and changes
  * them in transactions. A process may be killed at any instruction: a transaction is there as a whole or
  * not at all, nothing leaks, and the others go on. Pointers inside the file are offsets (pheap_off); what
- * is read, is read by plain loads.
- *
- *	static int transfer(pheap_tx *tx, void *arg)
- *	{
- *		const struct order *o = arg;
- *		const struct bank *bank = PHEAP_ROOT(tx, "bank", struct bank);
- *		struct account *from, *to;
- *
- *		if (!bank)
- *			return pheap_error(tx);
- *		if (bank->accounts[o->from].balance < o->amount)
- *			return -ERANGE;			// anything but 0 rolls back and is returned
- *		from = PHEAP_MODIFY(tx, &bank->accounts[o->from]);
- *		to = PHEAP_MODIFY(tx, &bank->accounts[o->to]);
- *		if (!from || !to)
- *			return pheap_error(tx);
- *		from->balance -= o->amount;
- *		to->balance += o->amount;
- *		return 0;				// commits
- *	}
- *	...
- *	rc = pheap_open("bank.pheap", PHEAP_CREATE, NULL, &h);
- *	rc = pheap_run(h, 0, transfer, &order);
- *	rc = pheap_close(h);
+ * is read, is read by plain loads. README.md begins with a whole program.
  *
  * CONST. What is read is const: pheap_at, pheap_find and pheap_root give const pointers, and only
  * pheap_modify and allocation give pointers to store through. So a forgotten pheap_modify does not compile.
@@ -723,8 +700,8 @@ PHEAP_API int pheap_member_alive(const pheap *h, uint64_t member);
  * locked by what leads to it.
  *
  * Both: with a transaction of this thread open they are a part of it (and failures doom it); else each is
- * one of its own. PHEAP_CONCURRENT ones take a lock for it, to their end. Holds are counted by process and
- * block, in 32 bytes of the heap; meant for some ten thousand in a heap.
+ * one of its own. PHEAP_CONCURRENT ones take a lock, to their end. Takes 32 bytes of the heap for each process
+ * and block; meant for some ten thousand in a heap.
  * Return 0, or
  *  -EINVAL          hold: obj is not the start of an allocated block of the user's
  *  -EPERM           release: this process does not hold obj
@@ -755,8 +732,7 @@ PHEAP_API int pheap_permits_delete(pheap_tx *tx, const pheap_permits *permits);
  * order among those who wait; who asks for many may wait long beside those who ask for few.
  *
  * Each is a transaction of its own. Return 0, or
- *  -EAGAIN          take: timeout_ms is 0, and not enough are free
- *  -ETIMEDOUT       take: so for timeout_ms; all: [wait]
+ *  -EAGAIN, -ETIMEDOUT  take: not enough are free, and timeout_ms is 0, or has passed
  *  -EPERM           give: this process does not have n
  *  -EINVAL          n is 0 or above 2^40; no semaphore of this heap (deleted?)
  *  -EOVERFLOW       more than 2^40 taken or lent
@@ -792,13 +768,12 @@ PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
 
 /*
  * From now on these n signals wait, in the whole process, until none of its threads has a transaction open;
- * then the signal is raised again with the disposition that the program had, so the process dies by it, or its
- * handler runs. While one waits, threads without a transaction wait in pheap_begin (10 s at most, in case the
- * others need them). Nested transactions, and those in several heaps, count as one. The set replaces that of the
- * last call; n = 0 gives all dispositions back. Ignored signals stay ignored. Set dispositions before this call, not
- * after; transactions that are open already are not waited for. Meant for SIGTERM and SIGINT: correctness never
- * needs it, as SIGKILL shows; it saves survivors a recovery, and the work of the transaction. Costs two atomic
- * operations for each transaction.
+ * then the signal is raised again with the disposition that the program had: the process dies by it, or its
+ * handler runs. While one waits, threads without a transaction wait in pheap_begin (10 s at most, in case
+ * the others need them). Nested transactions, and those in several heaps, count as one. The set replaces
+ * that of the last call; n = 0 gives all dispositions back; ignored signals stay ignored. Call it after
+ * setting dispositions, before beginning transactions. Correctness never needs it, as SIGKILL shows; it saves
+ * survivors a recovery, and the work of the transaction. Costs two atomic operations a transaction.
  * Returns 0, or -EINVAL: no such signal, SIGKILL, SIGSTOP, or signals is NULL; what sigaction(2) gives.
  */
 PHEAP_API int pheap_signals_defer(const int *signals, size_t n);

@@ -196,7 +196,8 @@ int ph_lock_stripe(pheap_tx *tx, uint32_t stripe)
 {
 	int rc;
 
-	if (!ph_room(&tx->stripes, &tx->stripe_room, tx->stripe_count + 1, sizeof(*tx->stripes)))
+	if (tx->stripe_count == tx->stripe_room &&
+	    !ph_room(&tx->stripes, &tx->stripe_room, tx->stripe_count + 1, sizeof(*tx->stripes)))
 		return -ENOMEM;
 	if (!ph_word_take_free_lock(stripe_word(tx->h, stripe), tx->word)) {
 		rc = stripe_take(tx, stripe);
@@ -362,7 +363,8 @@ static void stripes_sort(uint32_t *stripes, size_t n)
 	}
 }
 
-static int keys_lock(pheap_tx *tx, const uint64_t *keys, size_t n, int (*lock)(pheap_tx *, uint32_t))
+static inline __attribute__((always_inline)) int keys_lock(pheap_tx *tx, const uint64_t *keys, size_t n,
+							   int (*lock)(pheap_tx *, uint32_t))
 {
 	uint32_t few[FEW], *stripes = few;
 	int rc = 0;
