@@ -706,8 +706,7 @@ PHEAP_API int pheap_member_alive(const pheap *h, uint64_t member);
  *  -EINVAL          hold: obj is not the start of an allocated block of the user's
  *  -EPERM           release: this process does not hold obj
  *  -EOVERFLOW       hold: 2^32 - 1 times already
- *  PHEAP_EFOREIGN   obj is not in this heap
- *  PHEAP_EFORKED, -EROFS, PHEAP_EPOISONED, -EDEADLK (in a transaction), [wait], [space]
+ *  PHEAP_EFOREIGN, PHEAP_EFORKED, -EROFS, PHEAP_EPOISONED, -EDEADLK (in a transaction), [wait], [space]
  */
 PHEAP_API int pheap_hold(pheap *h, const void *obj);
 PHEAP_API int pheap_release(pheap *h, const void *obj);
@@ -728,8 +727,8 @@ PHEAP_API int pheap_permits_delete(pheap_tx *tx, const pheap_permits *permits);
  * nothing: when it closes the heap or dies, what it has taken is free again and what it has lent is gone,
  * exactly that, whatever others took, gave or lent meanwhile. After the death of a lender fewer than 0 may be
  * free: nothing is taken from those who have some, and others wait until there is enough again.
- * Whoever waits sees a death within about a millisecond after the process was torn down. There is no
- * order among those who wait; who asks for many may wait long beside those who ask for few.
+ * A death is seen about a millisecond after the process was torn down. Those who wait have no order: who
+ * asks for many may wait long.
  *
  * Each is a transaction of its own. Return 0, or
  *  -EAGAIN, -ETIMEDOUT  take: not enough are free, and timeout_ms is 0, or has passed
