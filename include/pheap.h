@@ -703,8 +703,7 @@ PHEAP_API int pheap_member_alive(const pheap *h, uint64_t member);
  * one of its own. PHEAP_CONCURRENT ones take a lock, to their end. Takes 32 bytes of the heap for each process
  * and block; meant for some ten thousand in a heap.
  * Return 0, or
- *  -EINVAL          hold: obj is not the start of an allocated block of the user's
- *  -EPERM           release: this process does not hold obj
+ *  -EINVAL, -EPERM  hold: obj is not the start of a block of the user's; release: not held by this process
  *  -EOVERFLOW       hold: 2^32 - 1 times already
  *  PHEAP_EFOREIGN, PHEAP_EFORKED, -EROFS, PHEAP_EPOISONED, -EDEADLK (in a transaction), [wait], [space]
  */
@@ -771,9 +770,10 @@ PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
  * handler runs. While one waits, threads without a transaction wait in pheap_begin (10 s at most, in case
  * the others need them). Nested transactions, and those in several heaps, count as one. The set replaces
  * that of the last call; n = 0 gives all dispositions back; ignored signals stay ignored. Call it after
- * setting dispositions, before beginning transactions. Correctness never needs it, as SIGKILL shows; it saves
- * survivors a recovery, and the work of the transaction. Costs two atomic operations a transaction.
- * Returns 0, or -EINVAL: no such signal, SIGKILL, SIGSTOP, or signals is NULL; what sigaction(2) gives.
+ * setting dispositions, before beginning transactions. Correctness never needs it, as SIGKILL shows: it saves
+ * survivors a recovery, and the work of the transaction. A handler must return, or end the process.
+ * Returns 0, or -EINVAL: no such signal, SIGKILL, SIGSTOP, one that an instruction raises (as SIGSEGV),
+ * signals NULL; what sigaction(2) gives.
  */
 PHEAP_API int pheap_signals_defer(const int *signals, size_t n);
 

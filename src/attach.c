@@ -26,7 +26,9 @@
 #define ATTACHMENT_MAX (1ull << 46) /* below the 47 bits of a word's generation */
 #define OPEN_GEN_MAX (1ull << 62)
 #define NAP_NS_MIN 200000u
-#define NAP_NS_MAX 16000000u
+#define NAP_NS_MAX 1000000u
+#define SLOT_TRIES 5u
+#define SLOT_NAP_NS 1000000u
 
 /* What is read once and used through one attach or detach. */
 struct attach {
@@ -278,7 +280,7 @@ static void row_clear(struct pheap *h)
 
 /* A slot whose byte is ours now. Rows that the dead left are second choice: taking one means recovering
  * it first. */
-static int slot_find(struct pheap *h)
+static int slot_find_once(struct pheap *h)
 {
 	for (int with_dead = 0; with_dead < 2; with_dead++)
 		for (uint32_t i = 0; i < h->super.member_count; i++) {
@@ -296,6 +298,21 @@ static int slot_find(struct pheap *h)
 			h->slot = i;
 			return 0;
 		}
+	return -EUSERS;
+}
+
+/* Whoever recovers a dead member has its byte for that moment: a table that looks full may not be. */
+static int slot_find(struct pheap *h)
+{
+	const uint32_t word = 0;
+	int rc = slot_find_once(h);
+
+	for (uint32_t i = 0; i < SLOT_TRIES && rc == -EUSERS; i++) {
+		(void)ph_os->futex_wait(&word, 0, SLOT_NAP_NS);
+		rc = slot_find_once(h);
+	}
+	if (rc != -EUSERS)
+		return rc;
 	return ph_error(
 		NULL, -EUSERS,
 		"all %u member slots of the heap are in use; close it in another process, or create it with "
@@ -432,11 +449,19 @@ static int leave_locked(struct pheap *h)
 {
 	int others = ph_os->lock_test(h->fd, PHD_LOCK_ANY);
 	bool goes = others == 0 && h->path;
-	int rc = goes ? ephemeral_leave(h) : others == 0 ? dead_recover(h) : 0;
+	int rc = 0;
 
+	if (goes && !PH_MUTANT(PH_MUTANT_NAME_LATE))
+		rc = ephemeral_leave(h);
+	else if (others == 0)
+		rc = dead_recover(h);
 	row_clear(h);
 	(void)ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + h->slot);
 	(void)ph_os->lock_clear(h->fd, PHD_LOCK_ANY);
+	if (goes && PH_MUTANT(PH_MUTANT_NAME_LATE)) {
+		ph_attach_gate_drop(h->fd);
+		return ephemeral_leave(h);
+	}
 	if (others <
 	    0) /* nobody may be left; the heap then stays unclean, which the next open can cope with */
 		return ph_error(NULL, others, "asking who has the heap open failed: %s",

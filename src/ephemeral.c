@@ -9,6 +9,7 @@
 #include <fcntl.h>
 
 #include "error.h"
+#include "mutant.h"
 #include "os.h"
 #include "super.h"
 
@@ -18,7 +19,7 @@ int ph_ephemeral_stale(int fd, const struct phd_super *super)
 	uint32_t copy;
 	int rc;
 
-	if (!ph_ephemeral(super))
+	if (!ph_ephemeral(super) || PH_MUTANT(PH_MUTANT_STALE_ENTERED))
 		return 0;
 	rc = ph_os->lock_test(fd, PHD_LOCK_ANY);
 	if (rc < 0)

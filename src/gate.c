@@ -49,10 +49,10 @@ static bool lane_other(const struct pheap *h, uint32_t i, uint32_t mode)
 
 static int drain_timeout(struct pheap *h, uint32_t i)
 {
-	char who[64];
+	char who[96];
 
 	ph_member_describe(h, ph_member_of_lane(h, i), who, sizeof(who));
-	return ph_error(h, -ETIMEDOUT, "waited too long for the open transaction of %s, which is alive", who);
+	return ph_error(h, -ETIMEDOUT, "waited too long for the open transaction of %s", who);
 }
 
 /* Waits until lane i is idle, or in the wanted mode, or recovered. */
@@ -60,6 +60,7 @@ static int lane_drain(pheap_tx *tx, uint32_t i, uint32_t mode, uint64_t start_ns
 {
 	struct pheap *h = tx->h;
 	struct ph_wait w = {.mine = tx->word, .note = PHD_WAIT_DRAIN};
+	uint64_t asked_ns = start_ns;
 	int rc = 0;
 
 	for (int spin = 0; spin < DRAIN_SPIN_COUNT; spin++) {
@@ -74,10 +75,12 @@ static int lane_drain(pheap_tx *tx, uint32_t i, uint32_t mode, uint64_t start_ns
 
 		if (!lane_other(h, i, mode))
 			break;
-		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns)
+		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
 			rc = drain_timeout(h, i);
-		else if (ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen,
-					   DRAIN_NAP_NS) == -ETIMEDOUT)
+			break;
+		}
+		(void)ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->drain, seen, DRAIN_NAP_NS);
+		if (ph_word_ask_due(&asked_ns, DRAIN_NAP_NS))
 			rc = ph_member_check_lane(h, i);
 	}
 	ph_word_note_clear(h, &w);
@@ -211,6 +214,23 @@ static int bias_take(pheap_tx *tx, uint64_t start_ns)
 /* --- entering
  * -------------------------------------------------------------------------------------------------------- */
 
+/* NOWAIT: who is in the way is not waited for, unless it is dead. 0: look again; -EAGAIN, or an error of recovery. */
+static int lane_refuse(struct pheap *h, uint32_t lane_idx, const char *why)
+{
+	int rc = ph_member_check_lane(h, lane_idx);
+
+	if (rc == 0)
+		return ph_error(h, -EAGAIN, "%s", why);
+	return rc < 0 ? rc : 0;
+}
+
+static int holder_refuse(struct pheap *h, const uint64_t *word, const char *why)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+	return ph_word_held(h, seen) ? lane_refuse(h, PHD_WORD_LANE(seen), why) : 0;
+}
+
 /* The lane is active and saw the gate at EXCLUSIVE. 0: it has the writer word; 1: it is idle, look at the
  * gate again; else an error, and it is idle. */
 static int writer_take(pheap_tx *tx, bool nowait, uint64_t start_ns)
@@ -221,7 +241,8 @@ static int writer_take(pheap_tx *tx, bool nowait, uint64_t start_ns)
 
 	while (rc == 0 && ph_word_try_wait(h, &h->coord->writer, &w) == PH_BUSY)
 		if (nowait)
-			rc = ph_error(h, -EAGAIN, "another transaction has the heap for itself");
+			rc = holder_refuse(h, &h->coord->writer,
+					   "another transaction has the heap for itself");
 		else if (__atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) != PHD_MODE_EXCLUSIVE)
 			rc = 1; /* step aside while the mode changes: an active lane is waited for */
 		else
@@ -238,14 +259,15 @@ static int writer_take(pheap_tx *tx, bool nowait, uint64_t start_ns)
 static int switch_refuse(pheap_tx *tx)
 {
 	struct pheap *h = tx->h;
+	int rc = 0;
 
-	if (__atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) == PHD_MODE_SWITCH &&
-	    ph_word_held(h, __atomic_load_n(&h->coord->switcher, __ATOMIC_ACQUIRE)))
-		return ph_error(h, -EAGAIN, "the heap is changing its mode");
-	for (uint32_t i = 0; i < ph_lane_limit(h); i++)
-		if (i != tx->lane_idx && lane_other(h, i, tx->mode))
-			return ph_error(h, -EAGAIN, "transactions of another mode are running");
-	return 0;
+	while (rc == 0 && __atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) == PHD_MODE_SWITCH &&
+	       ph_word_held(h, __atomic_load_n(&h->coord->switcher, __ATOMIC_ACQUIRE)))
+		rc = holder_refuse(h, &h->coord->switcher, "the heap is changing its mode");
+	for (uint32_t i = 0; rc == 0 && i < ph_lane_limit(h); i++)
+		while (rc == 0 && i != tx->lane_idx && lane_other(h, i, tx->mode))
+			rc = lane_refuse(h, i, "transactions of another mode are running");
+	return rc;
 }
 
 /* The lane is active. After EXCLUSIVE it may still lack the writer word. 0; 1: it is idle, look again; or an error, and

@@ -8,6 +8,8 @@
 
 #include "error.h"
 #include "lock.h"
+#include "member.h"
+#include "mutant.h"
 #include "own.h"
 
 #define CHAIN_MAX (1u << 20) /* longer is a cycle in a damaged file */
@@ -60,6 +62,8 @@ static int place_next(const struct pheap *h, struct place *p, uint32_t *steps)
 
 static bool is_void(const struct pheap *h, const struct phd_hold *hold, uint64_t leaving)
 {
+	if (PH_MUTANT(PH_MUTANT_HOLD_VOID))
+		return hold->attachment == leaving;
 	return hold->attachment == leaving || hold->slot >= h->super.member_count ||
 	       __atomic_load_n(&h->members[hold->slot].attachment, __ATOMIC_ACQUIRE) != hold->attachment;
 }
@@ -76,6 +80,19 @@ static int word_store(pheap_tx *tx, uint64_t off, uint64_t value)
 	if (rc == 0)
 		__atomic_store_n((uint64_t *)(void *)(tx->h->map + off), value, __ATOMIC_RELEASE);
 	return rc;
+}
+
+/* F4. */
+static bool bucket_used(const struct pheap *h, uint32_t bucket)
+{
+	return __atomic_load_n(&h->coord->hold_buckets[bucket / 64], __ATOMIC_ACQUIRE) >> bucket % 64 & 1;
+}
+
+static void bucket_use(struct pheap *h, uint32_t bucket)
+{
+	if (!bucket_used(h, bucket))
+		__atomic_fetch_or(&h->coord->hold_buckets[bucket / 64], 1ull << bucket % 64,
+				  __ATOMIC_ACQ_REL);
 }
 
 /* F2. */
@@ -111,7 +128,7 @@ static int object_settle(pheap_tx *tx, uint32_t bucket, uint64_t object_off, uin
 			rc = record_remove(tx, &p);
 			continue;
 		}
-		held |= mine;
+		held |= mine && !PH_MUTANT(PH_MUTANT_HOLD_ANY);
 		rc = place_next(tx->h, &p, &steps);
 	}
 	/* A damaged file may name what is no block. */
@@ -137,9 +154,11 @@ static int record_make(pheap_tx *tx, uint32_t bucket, uint64_t object_off)
 	if (rc)
 		return rc;
 	ph_copy(h->map + off, &hold, sizeof(hold));
+	bucket_use(h, bucket);
 	/* ORDER(hold-flag): the row says that there are holds before a record is in a list. Crash between: the reaper finds
 	 * nothing. Pairs with recovery.c:ph_recovery_member. */
-	__atomic_fetch_or(&h->members[h->slot].flags, PHD_MEMBER_HOLDS, __ATOMIC_ACQ_REL);
+	if (!PH_MUTANT(PH_MUTANT_HOLD_FLAG))
+		__atomic_fetch_or(&h->members[h->slot].flags, PHD_MEMBER_HOLDS, __ATOMIC_ACQ_REL);
 	return word_store(tx, link_off, off);
 }
 
@@ -238,23 +257,38 @@ int pheap_release(pheap *h, const void *obj)
 	return hold_call(h, obj, "pheap_release", hold_drop);
 }
 
+static int held_refuse(pheap_tx *tx, uint64_t off, const struct phd_hold *hold)
+{
+	int rc = is_void(tx->h, hold, 0) ? 1 : ph_member_check(tx->h, hold->slot);
+
+	if (rc < 0)
+		return rc;
+	if (rc == 0)
+		return ph_error(tx->h, -EBUSY,
+				"the block at 0x%llx is held (pheap_hold); its last pheap_release frees it",
+				(unsigned long long)off);
+	tx->h->reap_due = tx->extras = true;
+	return ph_error(
+		tx->h, -EBUSY,
+		"the block at 0x%llx was held by a process that died; unless others hold it, it is freed "
+		"when this transaction has ended",
+		(unsigned long long)off);
+}
+
 int ph_hold_free_check(pheap_tx *tx, uint64_t off)
 {
 	uint32_t bucket = PHD_HOLD_BUCKET(off), steps = 0;
 	struct place p = {.link_off = bucket_off(tx->h, bucket)};
 	int rc;
 
-	if (__builtin_expect(word_at(tx->h, p.link_off) == 0, 1))
+	if (__builtin_expect(!bucket_used(tx->h, bucket), 1))
 		return 0;
 	rc = bucket_lock(tx, bucket);
 	if (rc == 0)
 		rc = place_load(tx->h, &p);
 	while (rc == 0 && p.hold) {
 		if (p.hold->object_off == off)
-			return ph_error(
-				tx->h, -EBUSY,
-				"the block at 0x%llx is held (pheap_hold); its last pheap_release frees it",
-				(unsigned long long)off);
+			return held_refuse(tx, off, p.hold);
 		rc = place_next(tx->h, &p, &steps);
 	}
 	return rc;
@@ -291,18 +325,16 @@ static int bucket_reap(pheap_tx *tx, void *arg)
 	return rc;
 }
 
-/* Without a lock: only to skip buckets where there is nothing to do. A record that becomes void later raises the count. */
-static bool bucket_due(const struct pheap *h, uint32_t bucket)
-{
-	return word_at(h, bucket_off(h, bucket)) != 0;
-}
-
 void ph_hold_first(struct pheap *h)
 {
 	bool any = false;
 
+	memset(h->coord->hold_buckets, 0, sizeof(h->coord->hold_buckets));
 	for (uint32_t i = 0; i < PHD_HOLD_BUCKETS; i++)
-		any |= bucket_due(h, i);
+		if (word_at(h, bucket_off(h, i))) {
+			bucket_use(h, i);
+			any = true;
+		}
 	__atomic_store_n(&h->coord->reaped, h->coord->reap, __ATOMIC_RELEASE);
 	if (any)
 		__atomic_fetch_add(&h->coord->reap, 1, __ATOMIC_ACQ_REL);
@@ -344,10 +376,12 @@ int ph_hold_reap(struct pheap *h, uint64_t leaving)
 	for (uint32_t i = 0; i < PHD_HOLD_BUCKETS && rc == 0; i++) {
 		struct reap r = {.leaving = leaving, .bucket = i};
 
-		if (bucket_due(h, i))
+		if (bucket_used(h, i))
 			rc = ph_own_run(h, "pheap_release", bucket_reap, &r);
 	}
-	if (rc == 0 && complete)
+	if (PH_MUTANT(PH_MUTANT_REAP_FORGOT))
+		reaped_raise(h, __atomic_load_n(&h->coord->reap, __ATOMIC_ACQUIRE));
+	else if (rc == 0 && complete)
 		reaped_raise(h, seen);
 	return rc;
 }

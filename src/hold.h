@@ -14,6 +14,9 @@
  *   F3  The row of a member with holds is marked as leaving, then coord->reap is raised, then the row goes. A reaper
  *       reads the number, then looks for rows that are leaving, then goes through all buckets; only if there was no such
  *       row does it raise coord->reaped to that number. Neither ever goes back, so nothing is taken for done that is not.
+ *   F4  coord->hold_buckets names every list that had a record in this life of the heap; its bits are set before the first
+ *       record is linked and not taken back. Without the lock only they may be looked at: an empty list may be the
+ *       uncommitted store of another transaction.
  */
 #ifndef PH_HOLD_H
 #define PH_HOLD_H

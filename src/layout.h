@@ -151,8 +151,10 @@ struct phd_coord {
 	/* 0x190 */ uint64_t reap;	      /* counts members that went with holds: their objects wait to be freed */
 	/* 0x198 */ uint64_t lane_limit;	   /* lanes at or above were never claimed since the first opener */
 	/* 0x1a0 */ uint64_t reaped;	   /* what `reap` was when all that had been left by then was looked through */
-	/* 0x1a8 */ uint64_t pad6[3];
-	/* 0x1c0 */ uint64_t reserved[72];    /* WAL ring words */
+	/* 0x1a8 */ uint64_t watch_asked_ns; /* when a sleeper of pheap_watch last asked for the dead; monotonic clock */
+	/* 0x1b0 */ uint64_t pad6[2];
+	/* 0x1c0 */ uint64_t hold_buckets[4]; /* bit i: list i of held references is in use since the first opener */
+	/* 0x1e0 */ uint64_t reserved[68];    /* WAL ring words */
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
 
@@ -168,6 +170,7 @@ struct phd_member {
 #define PHD_MEMBER_FENCE 1u /* could not register for membarrier: fences in begin */
 #define PHD_MEMBER_READER 2u
 #define PHD_MEMBER_HOLDS 4u /* took held references: what it leaves has to be looked for */
+#define PHD_MEMBER_DEAD 16u /* whoever has its byte is recovering it */
 #define PHD_MEMBER_LEAVING 8u /* of one with holds: `reap` is raised, the row goes next */
 static_assert(sizeof(struct phd_member) == 64, "one line");
 
@@ -321,7 +324,8 @@ static_assert(sizeof(struct phd_permit_cell) == 0x10, "size");
 struct phd_permits {
 	/* 0x00 */ uint64_t total;
 	/* 0x08 */ uint64_t change; /* bumped when permits come back; futex in the low half */
-	/* 0x10 */ uint64_t reserved[2];
+	/* 0x10 */ uint64_t watcher; /* attachment << 16 | slot + 1 of the one who asks for the dead; 0: nobody. Not logged */
+	/* 0x18 */ uint64_t reserved;
 	/* 0x20 */ struct phd_permit_cell cells[]; /* by member slot: member_count */
 };
 static_assert(sizeof(struct phd_permits) == 0x20, "size");
@@ -439,6 +443,8 @@ PHD_AT(phd_coord, recovered_count, 0x188);
 PHD_AT(phd_coord, reap, 0x190);
 PHD_AT(phd_coord, lane_limit, 0x198);
 PHD_AT(phd_coord, reaped, 0x1a0);
+PHD_AT(phd_coord, watch_asked_ns, 0x1a8);
+PHD_AT(phd_coord, hold_buckets, 0x1c0);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);
@@ -485,6 +491,7 @@ PHD_AT(phd_hold, slot, 0x18);
 PHD_AT(phd_hold, count, 0x1c);
 PHD_AT(phd_permits, total, 0x00);
 PHD_AT(phd_permits, change, 0x08);
+PHD_AT(phd_permits, watcher, 0x10);
 PHD_AT(phd_permits, cells, 0x20);
 PHD_AT(phd_permit_cell, attachment, 0x00);
 PHD_AT(phd_permit_cell, balance, 0x08);

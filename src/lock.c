@@ -22,6 +22,7 @@
 
 #include "error.h"
 #include "member.h"
+#include "mutant.h"
 #include "os.h"
 #include "word.h"
 
@@ -247,7 +248,7 @@ static bool shared_enter(const struct pheap *h, uint64_t *word)
 		if (ph_word_held(h, seen))
 			return false;
 		again = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-		if (again == seen)
+		if (again == seen || PH_MUTANT(PH_MUTANT_SHARED_ONCE))
 			return true;
 		seen = again;
 	}

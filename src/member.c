@@ -16,6 +16,9 @@ int ph_member_alive(struct pheap *h, uint32_t slot)
 {
 	if (slot == h->slot && !h->passive)
 		return 1;
+	/* Its byte is locked by who recovers it. */
+	if (__atomic_load_n(&h->members[slot].flags, __ATOMIC_ACQUIRE) & PHD_MEMBER_DEAD)
+		return 0;
 	return ph_os->lock_test(h->fd, PHD_LOCK_SLOT + slot);
 }
 
@@ -47,6 +50,7 @@ int ph_member_check(struct pheap *h, uint32_t slot)
 		if (rc == 0 && !__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE)) {
 			ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + slot); /* somebody else has just done it */
 		} else if (rc == 0) {
+			__atomic_fetch_or(&h->members[slot].flags, PHD_MEMBER_DEAD, __ATOMIC_ACQ_REL);
 			rc = ph_recovery_member(h, slot);
 			ph_os->lock_clear(h->fd, PHD_LOCK_SLOT + slot);
 			rc = rc ? rc : 1;
@@ -73,7 +77,10 @@ void ph_member_describe(const struct pheap *h, int slot, char *ret, size_t n)
 	if (slot < 0 || (uint32_t)slot >= h->super.member_count)
 		snprintf(ret, n, "an unknown process");
 	else
-		snprintf(ret, n, "process %u (%.15s)", h->members[slot].pid, h->members[slot].command);
+		snprintf(ret, n, "process %u (%.15s), which %s", h->members[slot].pid,
+			 h->members[slot].command,
+			 h->members[slot].flags & PHD_MEMBER_DEAD ? "died; who recovers it does not get on"
+								  : "is alive");
 }
 
 uint64_t pheap_member(const pheap *h)

@@ -19,7 +19,7 @@ int ph_member_of_lane(const struct pheap *h, uint32_t lane_idx);
 int ph_member_check_lane(struct pheap *h, uint32_t lane_idx);
 int ph_member_check(struct pheap *h, uint32_t slot);
 int ph_member_check_all(struct pheap *h); /* how many were recovered, or an error */
-/* "pid 123 (name)" for messages. */
+/* "process 123 (name), which is alive" for messages. */
 void ph_member_describe(const struct pheap *h, int slot, char *ret, size_t n);
 
 #endif

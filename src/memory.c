@@ -20,7 +20,8 @@ static bool range_fresh(const pheap_tx *tx, uint64_t off, size_t n)
 	const struct pheap *h = tx->h;
 	uint64_t first = ph_chunk_of(h, off), last = ph_chunk_of(h, off + n - 1);
 
-	if (tx->savepoint_count || tx->ops.desc_count == 0)
+	/* The heap head is not in a chunk. */
+	if (tx->savepoint_count || tx->ops.desc_count == 0 || off < h->data_off)
 		return false;
 	for (uint64_t chunk = first; chunk <= last; chunk++)
 		if ((__atomic_load_n(&h->words[chunk].owner, __ATOMIC_RELAXED) & ~PHD_WORD_FLAGS) !=

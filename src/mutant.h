@@ -38,6 +38,18 @@ extern int ph_mutant;
 #define PH_MUTANT_WORD_STOLEN 16     /* a waiter takes the word of a dead lane without recovering it */
 #define PH_MUTANT_CLEAN_EARLY 17     /* clean-last: the heap says clean while it is still attached */
 #define PH_MUTANT_LATCH_EARLY 18     /* latches are given back before the operations are applied */
-#define PH_MUTANT_COUNT 18
+#define PH_MUTANT_REAP_LATE 19	     /* reap-count: the row of a dead member goes before the reaper is called */
+#define PH_MUTANT_REAP_FORGOT 20     /* a reaper takes for done what it has not seen */
+#define PH_MUTANT_HOLD_VOID 21	     /* the hold of one that is gone counts */
+#define PH_MUTANT_HOLD_ANY 22	     /* any hold that goes frees the object, not the last one */
+#define PH_MUTANT_HOLD_FLAG 23	     /* hold-flag: the row does not say that its member has holds */
+#define PH_MUTANT_PERMIT_VOID 24     /* the permits of one that is gone count */
+#define PH_MUTANT_LOCK_EARLY 25	     /* locks are given back before idle */
+#define PH_MUTANT_SHARED_ONCE 26     /* a reader whose holder went does not look at the word again */
+#define PH_MUTANT_ROW_EARLY 27	     /* the row of a dead member goes before its lanes are recovered */
+#define PH_MUTANT_NAME_GONE 28	     /* a file that has lost its name is entered */
+#define PH_MUTANT_STALE_ENTERED 29   /* an ephemeral heap whose users all died is entered */
+#define PH_MUTANT_NAME_LATE 30	     /* ephemeral-name: the name is removed after the gate byte drops */
+#define PH_MUTANT_COUNT 30
 
 #endif

@@ -7,6 +7,7 @@
  * child never has half an open. Registering types is a transaction, which may wait for other threads: it runs
  * after open_lock is dropped.
  */
+#define _GNU_SOURCE /* O_PATH */
 #include "open.h"
 
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include "ephemeral.h"
 #include "error.h"
 #include "hold.h"
+#include "mutant.h"
 #include "os.h"
 #include "reserve.h"
 #include "signals.h"
@@ -36,7 +38,7 @@
 #define LATER_FLAGS PHEAP_GUARD
 #define OPTIONS_SIZE_LIMIT 4096u
 #define LOCK_TIMEOUT_DEFAULT_MS 10000u
-#define TRIES 64      /* at a file that others make and remove */
+#define TRIES 8u      /* at least, at a file that others make and remove */
 #define LINK_TRIES 4u /* at a name that is taken and leads to no file */
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,7 +58,8 @@ struct opening {
 	struct ph_file_info info;
 	bool passive; /* nothing may be written */
 	int passive_why;
-	bool unlinked;		  /* the file lost its name while it was being opened */
+	bool unlinked; /* the file lost its name while it was being opened */
+	uint64_t start_ns;
 	struct ph_file_info made; /* inode 0: this call made no file */
 };
 
@@ -157,6 +160,7 @@ static void fork_prepare(void)
 	pthread_mutex_lock(&open_lock);
 	pthread_mutex_lock(&table_lock);
 	ph_thread_fork_prepare();
+	ph_signals_fork_prepare();
 }
 
 static void fork_parent(void)
@@ -164,6 +168,7 @@ static void fork_parent(void)
 	ph_thread_fork_done();
 	pthread_mutex_unlock(&table_lock);
 	pthread_mutex_unlock(&open_lock);
+	ph_signals_fork_done();
 }
 
 /* The child shares the parent's open file descriptions: as long as it keeps one, the parent looks alive. The
@@ -348,19 +353,32 @@ static int exclusive_refuse(struct opening *o)
 	return gone ? 0 : ph_error(NULL, -EEXIST, "the file exists already");
 }
 
-/* A symbolic link to no file: its name is taken, but opening it finds nothing. */
-static bool leads_nowhere(const char *path)
+/* A symbolic link: its name is taken, though opening it finds nothing. */
+static bool is_link(const char *path)
 {
-	char found[PATH_MAX];
+	struct ph_file_info info;
+	int fd = ph_os->file_open(path, O_PATH | O_NOFOLLOW, 0), rc;
 
-	return ph_os->file_path(path, found, sizeof(found)) == -ENOENT;
+	if (fd < 0)
+		return false;
+	rc = ph_os->file_info(fd, &info);
+	(void)ph_os->file_close(fd);
+	return rc == 0 && !info.regular && !info.directory;
+}
+
+/* Others may make and remove a file of that name all the time: tries go on as long as waiting for a lock would. */
+static bool tries_left(const struct opening *o, uint32_t i)
+{
+	uint32_t limit_ms = o->opt.lock_timeout_ms ? o->opt.lock_timeout_ms : LOCK_TIMEOUT_DEFAULT_MS;
+
+	return i < TRIES || ph_os->clock_ns() - o->start_ns < limit_ms * 1000000ull;
 }
 
 /* Opens the file, making it first if that is asked for. What stands under the name is a whole heap:
  * ORDER(create-publish). */
 static int file_get(struct opening *o)
 {
-	for (uint32_t i = 0, ghosts = 0; i < TRIES && ghosts < LINK_TRIES; i++) {
+	for (uint32_t i = 0, ghosts = 0; tries_left(o, i) && ghosts < LINK_TRIES; i++) {
 		int rc = file_open(o);
 
 		if (rc == 0 && (!(o->flags & PHEAP_EXCL) || is_mine(o)))
@@ -376,7 +394,7 @@ static int file_get(struct opening *o)
 		rc = ph_create(o->path, o->flags, &o->opt, &o->made);
 		if (rc && (rc != -EEXIST || o->flags & PHEAP_EXCL))
 			return rc;
-		ghosts = rc && leads_nowhere(o->path) ? ghosts + 1 : 0;
+		ghosts = rc && is_link(o->path) ? ghosts + 1 : 0;
 	}
 	return ph_error(NULL, -ENOENT, "the file comes and goes, or is a symbolic link to nowhere");
 }
@@ -498,7 +516,7 @@ static int head_check(const pheap *h, struct opening *o)
 		return truncated(o->info.size, h->super.data_off + count * PHD_CHUNK_SIZE);
 	/* Removed (and perhaps made again) while we waited for the gate: then this is not the file of
 	 * that name. */
-	o->unlinked = o->info.link_count == 0;
+	o->unlinked = o->info.link_count == 0 && !PH_MUTANT(PH_MUTANT_NAME_GONE);
 	return o->unlinked ? ph_error(NULL, -ENOENT, "the file was removed while it was being opened") : 0;
 }
 
@@ -644,7 +662,7 @@ static int open_locked(struct opening *o, pheap **ret)
 {
 	int rc = 0;
 
-	for (int i = 0; i < TRIES; i++) {
+	for (uint32_t i = 0; tries_left(o, i); i++) {
 		o->unlinked = false;
 		o->made.inode = 0;
 		o->fd = -1;
@@ -736,7 +754,7 @@ static int types_take(pheap *h, const struct opening *o)
 
 static int open_run(struct opening *o, pheap **ret)
 {
-	uint64_t start_ns = ph_os->clock_ns();
+	uint64_t start_ns = o->start_ns = ph_os->clock_ns();
 	pheap *h = NULL;
 	bool first;
 	int rc;

@@ -19,11 +19,13 @@
 #include "hold.h"
 #include "lock.h"
 #include "member.h"
+#include "mutant.h"
 #include "os.h"
 #include "own.h"
 #include "tx.h"
 
-#define NAP_NS 1000000ull
+#define NAP_WATCHER_NS 1000000ull
+#define NAP_NS 16000000ull
 #define TOTAL_MAX (1ll << 40)
 #define WAKE_ALL 0x7fffffff
 
@@ -62,7 +64,8 @@ static uint64_t permits_find(const pheap *h, const pheap_tx *tx, const void *p, 
 static bool cell_counts(const struct pheap *h, const struct phd_permit_cell *cell, uint32_t slot)
 {
 	return cell->attachment != 0 &&
-	       __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == cell->attachment;
+	       (PH_MUTANT(PH_MUTANT_PERMIT_VOID) ||
+		__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == cell->attachment);
 }
 
 static int64_t available(const struct pheap *h, uint64_t off)
@@ -114,12 +117,17 @@ int pheap_permits_delete(pheap_tx *tx, const pheap_permits *permits)
 	rc = off ? permits_lock(tx, off) : -EINVAL;
 	for (uint32_t i = 0; rc == 0 && i < tx->h->super.member_count; i++) {
 		const struct phd_permit_cell *cell = &permits_at(tx->h, off)->cells[i];
-		char who[64];
+		char who[96];
 
 		if (!cell_counts(tx->h, cell, i) || cell->balance == 0)
 			continue;
+		rc = ph_member_check(tx->h, i);
+		if (rc) {
+			rc = rc > 0 ? 0 : rc;
+			continue;
+		}
 		ph_member_describe(tx->h, (int)i, who, sizeof(who));
-		rc = ph_error(tx->h, -EBUSY, "pheap_permits_delete: %s has permits of it", who);
+		rc = ph_error(tx->h, -EBUSY, "pheap_permits_delete: permits of it belong to %s", who);
 	}
 	if (rc == 0)
 		rc = ph_block_drop(tx, off);
@@ -149,6 +157,29 @@ static int change_raise(pheap_tx *tx, struct phd_permits *p)
 	return rc;
 }
 
+/* 0, -EAGAIN, or an error of recovery. What the dead have lent is not there to be taken: where it matters, they are
+ * looked for first. */
+static int enough(struct pheap *h, const struct permit_call *c)
+{
+	const struct phd_permits *p = permits_at(h, c->off);
+	int64_t sum = (int64_t)p->total, lent = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < h->super.member_count; i++)
+		if (cell_counts(h, &p->cells[i], i)) {
+			sum -= p->cells[i].balance;
+			lent -= i != h->slot && p->cells[i].balance < 0 ? p->cells[i].balance : 0;
+		}
+	if (sum < c->change || sum - lent >= c->change)
+		return sum < c->change ? -EAGAIN : 0;
+	for (uint32_t i = 0; rc >= 0 && i < h->super.member_count; i++)
+		if (i != h->slot && cell_counts(h, &p->cells[i], i) && p->cells[i].balance < 0)
+			rc = ph_member_check(h, i);
+	if (rc < 0)
+		return rc;
+	return available(h, c->off) < c->change ? -EAGAIN : 0;
+}
+
 /* -EAGAIN without a sentence: not enough of them are free. */
 static int balance_change(pheap_tx *tx, void *arg)
 {
@@ -168,8 +199,9 @@ static int balance_change(pheap_tx *tx, void *arg)
 	if (c->gives && balance < -c->change)
 		return ph_error(h, -EPERM, "%s: this process has %lld of these permits, not %lld", c->name,
 				(long long)(balance > 0 ? balance : 0), (long long)-c->change);
-	if (!c->gives && c->change > 0 && available(h, c->off) < c->change)
-		return -EAGAIN;
+	rc = !c->gives && c->change > 0 ? enough(h, c) : 0;
+	if (rc)
+		return rc;
 	if (balance + c->change > TOTAL_MAX || balance + c->change < -TOTAL_MAX)
 		return ph_error(h, -EOVERFLOW, "%s: more than 2^40 permits", c->name);
 	rc = cell_store(tx, cell, balance + c->change);
@@ -218,31 +250,66 @@ static int holders_check(pheap *h, uint64_t off)
 	return rc < 0 ? rc : 0;
 }
 
+/* One process asks for the dead each millisecond; the others sleep longer. True: it is this one. */
+static bool watcher_claim(struct pheap *h, struct phd_permits *p)
+{
+	uint64_t mine = h->member_id << 16 | (h->slot + 1),
+		 seen = __atomic_load_n(&p->watcher, __ATOMIC_ACQUIRE);
+	uint64_t slot = (seen & 0xffff) - 1;
+
+	if (seen == mine)
+		return true;
+	if (seen && slot < h->super.member_count &&
+	    __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == seen >> 16)
+		return false;
+	return __atomic_compare_exchange_n(&p->watcher, &seen, mine, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_RELAXED);
+}
+
+static void watcher_drop(struct pheap *h, struct phd_permits *p)
+{
+	uint64_t mine = h->member_id << 16 | (h->slot + 1);
+
+	(void)__atomic_compare_exchange_n(&p->watcher, &mine, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
 /* -EAGAIN: timeout_ms was 0 or has passed. */
 static int take_wait(pheap *h, struct permit_call *c, int32_t timeout_ms)
 {
-	uint64_t start_ns = ph_os->clock_ns(),
+	uint64_t start_ns = ph_os->clock_ns(), passed_ns = 0,
 		 limit_ns = timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000u;
-	const uint64_t *change = &permits_at(h, c->off)->change;
-	uint64_t passed_ns = 0;
+	struct phd_permits *p = permits_at(h, c->off);
+	int rc;
 
 	for (;;) {
-		uint64_t seen = __atomic_load_n(change, __ATOMIC_ACQUIRE), nap_ns;
-		int rc = passed_ns && available(h, c->off) < c->change ? -EAGAIN : change_run(h, c);
+		uint64_t seen = __atomic_load_n(&p->change, __ATOMIC_ACQUIRE), nap_ns = NAP_WATCHER_NS;
 
+		rc = passed_ns && available(h, c->off) < c->change ? -EAGAIN : change_run(h, c);
 		if (rc != -EAGAIN)
-			return rc;
-		rc = holders_check(h, c->off);
-		if (rc == 0 && !permits_find(h, NULL, h->base + c->off, c->name))
+			break;
+		/* A first and a last look are everybody's. */
+		if (passed_ns && passed_ns < limit_ns && !watcher_claim(h, p))
+			nap_ns = NAP_NS;
+		else
+			rc = holders_check(h, c->off);
+		if (rc == 0 && available(h, c->off) >= c->change && passed_ns < limit_ns) {
+			passed_ns = ph_os->clock_ns() - start_ns + 1;
+			continue;
+		}
+		if ((rc == 0 || rc == -EAGAIN) && !permits_find(h, NULL, h->base + c->off, c->name))
 			rc = -EINVAL;
-		if (rc)
-			return rc;
-		passed_ns = ph_os->clock_ns() - start_ns;
-		if (passed_ns >= limit_ns)
-			return available(h, c->off) < c->change ? -EAGAIN : change_run(h, c);
-		nap_ns = limit_ns - passed_ns < NAP_NS ? limit_ns - passed_ns : NAP_NS;
-		ph_os->futex_wait((const uint32_t *)(const void *)change, (uint32_t)seen, nap_ns);
+		else if (rc == 0)
+			rc = -EAGAIN;
+		passed_ns = ph_os->clock_ns() - start_ns + 1;
+		if (rc != -EAGAIN || passed_ns >= limit_ns)
+			break;
+		if (limit_ns - passed_ns < nap_ns)
+			nap_ns = limit_ns - passed_ns;
+		ph_os->futex_wait((const uint32_t *)(const void *)&p->change, (uint32_t)seen, nap_ns);
 	}
+	if (passed_ns && rc != -EINVAL)
+		watcher_drop(h, p);
+	return rc;
 }
 
 static int take(pheap *h, const pheap_permits *permits, uint64_t n, int32_t timeout_ms, const char *name)

@@ -139,6 +139,8 @@ int ph_recovery_member(struct pheap *h, uint32_t slot)
 
 	if (!attachment)
 		return 0;
+	if (PH_MUTANT(PH_MUTANT_ROW_EARLY))
+		__atomic_store_n(&h->members[slot].attachment, 0, __ATOMIC_RELEASE);
 	/* ORDER(internal-first): internal transactions before the others. A run that one of them makes lies
 	 * in chunks that are owned by the user's lane: were that idle first, they would be free before the
 	 * run is there. Crash between: done again from the start, in the same order. Pairs with
@@ -148,9 +150,12 @@ int ph_recovery_member(struct pheap *h, uint32_t slot)
 		rc = lanes_recover(h, owner, false);
 	if (rc)
 		return rc;
-	ph_recovery_leaving(h, slot);
+	if (!PH_MUTANT(PH_MUTANT_REAP_LATE))
+		ph_recovery_leaving(h, slot);
 	/* The slot last: until here a second recoverer would find everything that is left to do. */
 	__atomic_store_n(&h->members[slot].attachment, 0, __ATOMIC_RELEASE);
+	if (PH_MUTANT(PH_MUTANT_REAP_LATE))
+		ph_recovery_leaving(h, slot);
 	__atomic_fetch_add(&h->coord->recovered_count, 1, __ATOMIC_RELAXED);
 	h->recovery_ns += ph_os->clock_ns() - start_ns;
 	return 0;

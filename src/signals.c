@@ -19,11 +19,11 @@
 
 static pthread_mutex_t set_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t deferred; /* bit i - 1: signal i has our handler */
-static struct sigaction old_actions[SIGNAL_MAX + 1];
+static struct sigaction old_actions[SIGNAL_MAX + 1], our_actions[SIGNAL_MAX + 1];
+static sigset_t fork_mask; /* under the fork */
 static uint64_t pending;
 static uint32_t open_count; /* threads with a transaction open */
-static uint32_t delivering; /* threads that raise what was pending */
-static __thread bool delivers __attribute__((tls_model("initial-exec")));
+static uint32_t dying;	    /* threads that raise a signal which ends the process */
 static __thread uint32_t depth __attribute__((tls_model("initial-exec")));
 
 static uint64_t bit_of(int sig)
@@ -31,43 +31,46 @@ static uint64_t bit_of(int sig)
 	return 1ull << (sig - 1);
 }
 
-/* The disposition that the program had, and the signal again, now. A handler of the program's returns here. */
-static void deliver_one(int sig)
+/* The disposition that the program had, and the signal again. A handler of the program's returns here; one that jumps
+ * away instead leaves its own disposition in force. */
+static void raise_now(int sig)
 {
-	struct sigaction ours;
 	sigset_t set, old_set;
 
-	sigaction(sig, &old_actions[sig], &ours);
+	sigaction(sig, &old_actions[sig], NULL);
 	sigemptyset(&set);
 	sigaddset(&set, sig);
 	pthread_sigmask(SIG_UNBLOCK, &set, &old_set);
 	raise(sig);
 	pthread_sigmask(SIG_SETMASK, &old_set, NULL);
+	/* From the table, not from what was in force: another thread may be delivering the same signal. */
 	if (__atomic_load_n(&deferred, __ATOMIC_SEQ_CST) & bit_of(sig))
-		sigaction(sig, &ours, NULL);
+		sigaction(sig, &our_actions[sig], NULL);
+}
+
+static void deliver_one(int sig)
+{
+	bool dies = !(old_actions[sig].sa_flags & SA_SIGINFO) && old_actions[sig].sa_handler == SIG_DFL;
+
+	/* Until the process is dead nobody begins. A handler is another matter: it, and others beside it, may. */
+	if (dies)
+		__atomic_add_fetch(&dying, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_fetch_and(&pending, ~bit_of(sig), __ATOMIC_SEQ_CST) & bit_of(sig))
+		raise_now(sig);
+	if (dies)
+		__atomic_sub_fetch(&dying, 1, __ATOMIC_SEQ_CST);
 }
 
 static void deliver(void)
 {
-	uint64_t signals;
-	bool outer = delivers;
-
-	/* Until the process is dead, or the program's handler is done, nobody else begins. */
-	__atomic_add_fetch(&delivering, 1, __ATOMIC_SEQ_CST);
-	delivers = true;
-	signals = __atomic_exchange_n(&pending, 0, __ATOMIC_SEQ_CST);
 	for (int sig = 1; sig <= SIGNAL_MAX; sig++)
-		if (signals & bit_of(sig))
+		if (__atomic_load_n(&pending, __ATOMIC_SEQ_CST) & bit_of(sig))
 			deliver_one(sig);
-	delivers = outer;
-	__atomic_sub_fetch(&delivering, 1, __ATOMIC_SEQ_CST);
 }
 
-/* A handler of the program's that is running may begin transactions of its own. */
 static bool must_wait(void)
 {
-	return !delivers && (__atomic_load_n(&pending, __ATOMIC_SEQ_CST) ||
-			     __atomic_load_n(&delivering, __ATOMIC_SEQ_CST));
+	return __atomic_load_n(&pending, __ATOMIC_SEQ_CST) || __atomic_load_n(&dying, __ATOMIC_SEQ_CST);
 }
 
 static void on_signal(int sig)
@@ -125,9 +128,31 @@ void ph_signals_forked(void)
 	depth = 0;
 	open_count = 0;
 	pending = 0;
-	delivering = 0;
-	delivers = false;
+	dying = 0;
 	pthread_mutex_init(&set_lock, NULL);
+}
+
+static void deferred_mask(sigset_t *ret)
+{
+	sigemptyset(ret);
+	for (int sig = 1; sig <= SIGNAL_MAX; sig++)
+		if (__atomic_load_n(&deferred, __ATOMIC_SEQ_CST) & bit_of(sig))
+			sigaddset(ret, sig);
+}
+
+void ph_signals_fork_prepare(void)
+{
+	sigset_t set;
+
+	deferred_mask(&set);
+	pthread_sigmask(SIG_BLOCK, &set, &fork_mask);
+}
+
+void ph_signals_fork_done(void)
+{
+	sigset_t mask = fork_mask;
+
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 /* ---- which ---- */
@@ -151,6 +176,7 @@ static int take_over(int sig)
 	if (old_actions[sig].sa_handler == SIG_DFL)
 		ours.sa_flags |= SA_RESTART;
 	sigfillset(&ours.sa_mask);
+	our_actions[sig] = ours;
 	__atomic_fetch_or(&deferred, bit_of(sig), __ATOMIC_SEQ_CST);
 	if (sigaction(sig, &ours, NULL) == 0)
 		return 0;
@@ -160,14 +186,21 @@ static int take_over(int sig)
 
 static int signals_check(const int *signals, size_t n, uint64_t *ret)
 {
+	/* What an instruction raises comes again when a handler returns to it. */
+	const uint64_t never = bit_of(SIGKILL) | bit_of(SIGSTOP) | bit_of(SIGSEGV) | bit_of(SIGBUS) |
+			       bit_of(SIGFPE) | bit_of(SIGILL) | bit_of(SIGTRAP) | bit_of(SIGSYS) |
+			       bit_of(SIGABRT);
+
 	*ret = 0;
 	if (n && !signals)
 		return ph_error(NULL, -EINVAL, "pheap_signals_defer: signals is NULL");
 	for (size_t i = 0; i < n; i++) {
-		if (signals[i] < 1 || signals[i] > SIGNAL_MAX || signals[i] == SIGKILL ||
-		    signals[i] == SIGSTOP)
-			return ph_error(NULL, -EINVAL, "pheap_signals_defer: signal %d cannot be deferred",
-					signals[i]);
+		if (signals[i] < 1 || signals[i] > SIGNAL_MAX || bit_of(signals[i]) & never)
+			return ph_error(
+				NULL, -EINVAL,
+				"pheap_signals_defer: signal %d cannot be deferred: there is none, it cannot be "
+				"caught, or an instruction raises it",
+				signals[i]);
 		*ret |= bit_of(signals[i]);
 	}
 	return 0;

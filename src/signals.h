@@ -24,6 +24,8 @@ void ph_signals_leave(void);
 bool ph_signals_on(void);
 /* 0 or -EINVAL, with a sentence. */
 int ph_signals_set(const int *signals, size_t n);
-void ph_signals_forked(void); /* in the child: nothing is open */
+void ph_signals_fork_prepare(void); /* a signal for the child must not come before the next call */
+void ph_signals_forked(void);	    /* in the child: nothing is open */
+void ph_signals_fork_done(void);    /* in both */
 
 #endif

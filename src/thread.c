@@ -96,15 +96,17 @@ static int lane_try(pheap_tx *tx)
 		struct phd_lane *lane = &h->lanes[i];
 		uint64_t none = 0, state;
 
-		if (__atomic_load_n(&lane->owner, __ATOMIC_RELAXED) != 0 ||
-		    !__atomic_compare_exchange_n(&lane->owner, &none, owner, false, __ATOMIC_ACQ_REL,
+		if (__atomic_load_n(&lane->owner, __ATOMIC_RELAXED) != 0)
+			continue;
+		/* First: a lane that is claimed by one who dies at once is found. */
+		lane_limit_raise(h, i);
+		if (!__atomic_compare_exchange_n(&lane->owner, &none, owner, false, __ATOMIC_ACQ_REL,
 						 __ATOMIC_RELAXED))
 			continue;
 		state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE);
 		if (PHD_STATE_STEP(state) != PHD_STEP_IDLE)
 			return ph_error(h, PHEAP_ECORRUPT,
 					"lane %u is free but not idle; run pheap-fsck on the file", i);
-		lane_limit_raise(h, i);
 		tx->lane = lane;
 		tx->lane_idx = i;
 		tx->gen = PHD_STATE_GEN(state);

@@ -126,6 +126,8 @@ static inline void lane_next(pheap_tx *tx)
 /* Idle, then whoever waits is woken. */
 static void lane_end(pheap_tx *tx)
 {
+	if (PH_MUTANT(PH_MUTANT_LOCK_EARLY))
+		ph_lock_release_all(tx);
 	lane_idle(tx);
 	if (tx->applies)
 		ph_ops_release(tx);
@@ -273,6 +275,7 @@ static void signals_leave(pheap_tx *tx)
 static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_tx **ret)
 {
 	pheap_tx *tx;
+	bool defers;
 	int rc;
 
 	ph_heap_check(h, "pheap_begin");
@@ -284,15 +287,21 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 		return rc;
 	if (tx->open)
 		return begin_nested(tx, flags, ret);
+	if (tx->lane && h->coord->poison != 0 && !(flags & PHEAP_READ))
+		return ph_error(h, PHEAP_EPOISONED,
+				"recovery of a dead process failed; close the heap and run pheap-fsck on it");
+	/* Here a handler of the program's may run, with a transaction of its own: nothing is set in the object yet. */
+	defers = h->deferring;
+	if (defers)
+		ph_signals_enter();
+	if (tx->open) {
+		ph_signals_leave();
+		return begin_nested(tx, flags, ret);
+	}
 	tx->mode = mode_of(flags);
 	tx->read_only = (flags & PHEAP_READ) != 0;
 	tx->extras = tx->lane == NULL;
-	if (tx->lane && h->coord->poison != 0 && !tx->read_only)
-		return ph_error(h, PHEAP_EPOISONED,
-				"recovery of a dead process failed; close the heap and run pheap-fsck on it");
-	tx->defers_signals = h->deferring;
-	if (tx->defers_signals)
-		ph_signals_enter();
+	tx->defers_signals = defers;
 	if (tx->lane) {
 		lane_begin(tx);
 		rc = ph_gate_enter(tx, h, tx->mode, (flags & PHEAP_NOWAIT) != 0);
@@ -471,6 +480,8 @@ int pheap_commit(pheap_tx *tx)
 	if (__builtin_expect(!tx || tx->writable_by != &ph_thread || tx->extras, 0))
 		return commit_long(tx);
 	/* Nothing but undo: idle is the commit point. */
+	if (PH_MUTANT(PH_MUTANT_LOCK_EARLY))
+		ph_lock_release_all(tx);
 	lane_idle(tx);
 	if (tx->stripe_count | tx->shared_count)
 		ph_lock_release_all(tx);

@@ -23,6 +23,17 @@ static int word_check(const pheap *h, const uint64_t *word, const char *call)
 	return 0;
 }
 
+/* One sleeper of all asks, each nap's time: asking costs a call for each member. Clocks of containers may differ. */
+static bool ask_turn(struct pheap *h)
+{
+	uint64_t *asked_ns = &h->coord->watch_asked_ns, seen = __atomic_load_n(asked_ns, __ATOMIC_RELAXED);
+	uint64_t now_ns = ph_os->clock_ns();
+
+	return now_ns - seen >= WATCH_NAP_NS &&
+	       __atomic_compare_exchange_n(asked_ns, &seen, now_ns, false, __ATOMIC_RELAXED,
+					   __ATOMIC_RELAXED);
+}
+
 int pheap_watch(pheap *h, const uint64_t *word, uint64_t seen, int32_t timeout_ms)
 {
 	uint64_t start_ns, left_ns = WATCH_NAP_NS,
@@ -48,9 +59,8 @@ int pheap_watch(pheap *h, const uint64_t *word, uint64_t seen, int32_t timeout_m
 		}
 		/* Nobody woke us: perhaps because who would have is dead, between its commit and the wake-up, or even the
 		 * store. */
-		if (ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, left_ns) ==
-			    -ETIMEDOUT &&
-		    !h->passive)
+		(void)ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, left_ns);
+		if (!h->passive && ask_turn(h))
 			(void)ph_member_check_all(h);
 	}
 	return 0;

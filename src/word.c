@@ -72,6 +72,10 @@ static bool yields(const struct pheap *h, uint64_t *next, struct ph_wait *w)
 
 	if (!(seen & PHD_NEXT_FIRST) || names(seen, w->mine) || !ph_word_held(h, seen & ~PHD_WORD_FLAGS)) {
 		w->yield_ns = 0;
+		/* One that died while it waited left it: nobody else takes it away. */
+		if (seen & PHD_NEXT_FIRST && !names(seen, w->mine))
+			(void)__atomic_compare_exchange_n(next, &seen, 0, false, __ATOMIC_ACQ_REL,
+							  __ATOMIC_RELAXED);
 		return false;
 	}
 	now_ns = ph_os->clock_ns();
@@ -173,6 +177,16 @@ static bool spin(const struct pheap *h, const uint64_t *word, uint64_t seen)
 	return false;
 }
 
+bool ph_word_ask_due(uint64_t *asked_ns, uint64_t each_ns)
+{
+	uint64_t now_ns = ph_os->clock_ns();
+
+	if (now_ns - *asked_ns < each_ns)
+		return false;
+	*asked_ns = now_ns;
+	return true;
+}
+
 int ph_word_nap(struct pheap *h, uint64_t *word, struct ph_wait *w, const char *what)
 {
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE), nap_ns;
@@ -203,7 +217,10 @@ int ph_word_nap(struct pheap *h, uint64_t *word, struct ph_wait *w, const char *
 			return 0;
 	}
 	w->slept = true;
-	if (ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, nap_ns) != -ETIMEDOUT)
+	if (w->asked_ns == 0)
+		w->asked_ns = ph_os->clock_ns();
+	(void)ph_os->futex_wait((const uint32_t *)(const void *)word, (uint32_t)seen, nap_ns);
+	if (!ph_word_ask_due(&w->asked_ns, nap_ns))
 		return 0;
 	w->nap_ns *= 2;
 	if (w->nap_ns > (w->queued ? NAP_MAX_NS : NAP_BARE_MAX_NS))
@@ -235,14 +252,14 @@ void ph_word_wait_end(struct pheap *h, uint64_t *word, struct ph_wait *w, bool h
 int ph_word_timeout(const struct pheap *h, uint64_t word, const char *what)
 {
 	unsigned lane = PHD_WORD_LANE(word);
-	char who[64];
+	char who[96];
 
 	ph_member_describe(h,
 			   lane >= PHD_WORD_MEMBER	? (int)(lane - PHD_WORD_MEMBER)
 			   : lane < h->super.lane_count ? ph_member_of_lane(h, lane)
 							: -1,
 			   who, sizeof(who));
-	return ph_error(h, -ETIMEDOUT, "waited too long for %s, held by %s, which is alive", what, who);
+	return ph_error(h, -ETIMEDOUT, "waited too long for %s, held by %s", what, who);
 }
 
 int ph_word_take(struct pheap *h, uint64_t *word, uint64_t mine, const char *what)

@@ -37,6 +37,7 @@ struct ph_wait {
 	uint64_t start_ns; /* when it began to wait, also elsewhere; 0: not yet */
 	uint64_t yield_ns; /* since when it lets another go first */
 	uint64_t nap_ns;   /* the next one; 0: spins first */
+	uint64_t asked_ns; /* when it last asked whether the holder lives */
 };
 
 bool ph_word_held(const struct pheap *h, uint64_t word);
@@ -47,6 +48,8 @@ enum ph_take ph_word_try_wait(const struct pheap *h, uint64_t *word, struct ph_w
  * recovery. */
 int ph_word_nap(struct pheap *h, uint64_t *word, struct ph_wait *w, const char *what);
 void ph_word_wait_end(struct pheap *h, uint64_t *word, struct ph_wait *w, bool has_word);
+/* Time to ask again? Not whenever a nap ran out: timer signals may end all of them early. */
+bool ph_word_ask_due(uint64_t *asked_ns, uint64_t each_ns);
 /* For the lane of the waiter, and its end. */
 void ph_word_note(struct pheap *h, struct ph_wait *w, uint64_t holder);
 void ph_word_note_clear(struct pheap *h, struct ph_wait *w);
