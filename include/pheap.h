@@ -582,7 +582,7 @@ PHEAP_MUST void *pheap_dup(pheap_tx *tx, const void *src, size_t n, uint32_t typ
  * pointers to it in the heap are the caller's to change. Address: a multiple of 8 (4096 above 16384 bytes);
  * an alignment asked for is not kept.
  * Returns NULL and dooms: -EINVAL (p NULL or not the start of an allocated block; n 0), PHEAP_EFOREIGN,
- * -ENOSPC (also: n above max_size), [tx], [space].
+ * -ENOSPC (also: n above max_size), -EBUSY and others where p would be freed or cut (pheap_free), [tx], [space].
  */
 PHEAP_MUST void *pheap_realloc(pheap_tx *tx, const void *p, size_t n);
 
@@ -590,9 +590,9 @@ PHEAP_MUST void *pheap_realloc(pheap_tx *tx, const void *p, size_t n);
  * Frees block p at commit; until then it keeps its bytes and its space (one allocated since the latest
  * savepoint: not). From the commit on anybody may reuse it, also while others still look at it. NULL is
  * fine.
- * Returns 0, or -EINVAL (dooms: not the start of an allocated block, freed already), PHEAP_EFOREIGN, [tx],
- * [space] (never for want of room on a full heap, unless other long transactions use up what is kept for
- * logs; a heap below 42 chunks has its journal only).
+ * Returns 0, or (each dooms) -EINVAL: not the start of an allocated block, freed already; PHEAP_EFOREIGN;
+ * -EBUSY, -EDEADLK, [wait]: see pheap_hold; [tx]; [space] (not for want of room on a full heap, unless other
+ * long transactions use up what is kept for logs; a heap below 42 chunks has its journal only).
  */
 PHEAP_API int pheap_free(pheap_tx *tx, const void *p);
 
@@ -759,8 +759,8 @@ PHEAP_API int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size);
 
 /*
  * Recovers all processes that died, now instead of when somebody meets what they hold, and frees what only
- * they have held (with a transaction open in this thread: at its end); *ret_members (may be NULL): how many. Returns 0, or PHEAP_ECORRUPT, -ENOMEM, PHEAP_EFORKED, what
- * fcntl(2) gives.
+ * they have held (with a transaction open in this thread: at its end); *ret_members (may be NULL): how many.
+ * Returns 0, or PHEAP_ECORRUPT, PHEAP_EFORKED, PHEAP_EPOISONED, [wait], [space], what fcntl(2) gives.
  */
 PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
 

@@ -319,7 +319,9 @@ static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int 
 		*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
 		return true;
 	}
-	*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
+	*ret_rc = ph_hold_free_check(tx, b->off);
+	if (*ret_rc == 0)
+		*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
 	if (*ret_rc == 0)
 		*ret_rc = ph_ops_desc(tx, b->head + want, had - want, PHD_DESC_MAKE_CONT(type, want), 0);
 	return true;

@@ -65,6 +65,7 @@ struct pheap {
 	uint64_t recovered_back, recovered_forward, recovery_ns, open_ns;
 	bool was_clean;
 	bool reap_due; /* somebody was recovered: hold.h */
+	bool reaping;
 
 	pthread_mutex_t lock;	  /* guards txs, lanes_free */
 	struct cds_list_head txs; /* struct pheap_tx of all threads */

@@ -236,6 +236,7 @@ static int hold_drop(pheap_tx *tx, void *arg)
 static int hold_call(pheap *h, const void *object, const char *name, int (*fn)(pheap_tx *tx, void *arg))
 {
 	struct hold_call c = {.object = object, .name = name};
+	int rc;
 
 	ph_heap_check(h, name);
 	if (h->forked)
@@ -244,7 +245,10 @@ static int hold_call(pheap *h, const void *object, const char *name, int (*fn)(p
 	c.off = (uint64_t)((uintptr_t)object - (uintptr_t)h->base);
 	if (!object || !ph_heap_has(h, c.off, 1))
 		return ph_error(h, PHEAP_EFOREIGN, "%s: %p is not in this heap", name, object);
-	return ph_own_run(h, name, fn, &c);
+	rc = ph_own_run(h, name, 0, fn, &c);
+	if (rc == 0)
+		ph_hold_reap_due(h);
+	return rc;
 }
 
 int pheap_hold(pheap *h, const void *obj)
@@ -267,7 +271,8 @@ static int held_refuse(pheap_tx *tx, uint64_t off, const struct phd_hold *hold)
 		return ph_error(tx->h, -EBUSY,
 				"the block at 0x%llx is held (pheap_hold); its last pheap_release frees it",
 				(unsigned long long)off);
-	tx->h->reap_due = tx->extras = true;
+	__atomic_store_n(&tx->h->reap_due, true, __ATOMIC_RELEASE);
+	tx->extras = true;
 	return ph_error(
 		tx->h, -EBUSY,
 		"the block at 0x%llx was held by a process that died; unless others hold it, it is freed "
@@ -365,7 +370,7 @@ static void reaped_raise(struct pheap *h, uint64_t to)
 		;
 }
 
-int ph_hold_reap(struct pheap *h, uint64_t leaving)
+static int reap(struct pheap *h, uint64_t leaving, uint32_t flags)
 {
 	uint64_t seen = __atomic_load_n(&h->coord->reap, __ATOMIC_ACQUIRE);
 	bool complete = !any_leaving(h);
@@ -377,7 +382,7 @@ int ph_hold_reap(struct pheap *h, uint64_t leaving)
 		struct reap r = {.leaving = leaving, .bucket = i};
 
 		if (bucket_used(h, i))
-			rc = ph_own_run(h, "pheap_release", bucket_reap, &r);
+			rc = ph_own_run(h, "pheap_release", flags, bucket_reap, &r);
 	}
 	if (PH_MUTANT(PH_MUTANT_REAP_FORGOT))
 		reaped_raise(h, __atomic_load_n(&h->coord->reap, __ATOMIC_ACQUIRE));
@@ -386,12 +391,23 @@ int ph_hold_reap(struct pheap *h, uint64_t leaving)
 	return rc;
 }
 
+int ph_hold_reap(struct pheap *h, uint64_t leaving)
+{
+	return reap(h, leaving, 0);
+}
+
 void ph_hold_reap_due(struct pheap *h)
 {
 	/* A function of pheap_on_end may have closed the heap. */
-	if (__builtin_expect(!__atomic_load_n(&h->reap_due, __ATOMIC_RELAXED), 1) ||
-	    h->magic != PH_HANDLE_MAGIC || h->read_only || pheap_current(h))
+	if (h->magic != PH_HANDLE_MAGIC || h->passive ||
+	    !(__atomic_load_n(&h->reap_due, __ATOMIC_RELAXED) || ph_hold_due(h)) || h->read_only ||
+	    pheap_current(h))
 		return;
-	__atomic_store_n(&h->reap_due, false, __ATOMIC_RELAXED);
-	(void)ph_hold_reap(h, 0); /* what fails is done by whoever comes next */
+	/* Its own end takes the same way: once is enough. What fails, or would have to wait, is done by whoever comes next. */
+	if (__atomic_exchange_n(&h->reaping, true, __ATOMIC_ACQ_REL))
+		return;
+	__atomic_store_n(&h->reap_due, false, __ATOMIC_RELEASE);
+	if (reap(h, 0, PHEAP_NOWAIT))
+		__atomic_store_n(&h->reap_due, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&h->reaping, false, __ATOMIC_RELEASE);
 }

@@ -79,7 +79,6 @@ static pheap *handle_get(void)
 	}
 	memset(h, 0, sizeof(*h));
 	h->id = next_id++;
-	h->deferring = ph_signals_on();
 	h->fd = -1;
 	h->ref_count = 1;
 	pthread_mutex_init(&h->lock, NULL);
@@ -122,10 +121,11 @@ pheap *ph_open_find(bool (*fn)(const pheap *h, const void *arg), const void *arg
 
 int pheap_signals_defer(const int *signals, size_t n)
 {
-	int rc = ph_signals_set(signals, n);
 	pheap *h;
+	int rc;
 
 	pthread_mutex_lock(&table_lock);
+	rc = ph_signals_set(signals, n);
 	cds_list_for_each_entry(h, &table, node)
 		__atomic_store_n(&h->deferring, ph_signals_on(), __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&table_lock);
@@ -135,6 +135,7 @@ int pheap_signals_defer(const int *signals, size_t n)
 static void table_add(pheap *h)
 {
 	pthread_mutex_lock(&table_lock);
+	h->deferring = ph_signals_on();
 	cds_list_add(&h->node, &table);
 	pthread_mutex_unlock(&table_lock);
 }

@@ -13,13 +13,14 @@ static uint32_t mode_flags(const struct pheap *h)
 											 : 0;
 }
 
-int ph_own_run(struct pheap *h, const char *call, int (*fn)(pheap_tx *tx, void *arg), void *arg)
+int ph_own_run(struct pheap *h, const char *call, uint32_t flags, int (*fn)(pheap_tx *tx, void *arg),
+	       void *arg)
 {
 	pheap_tx *tx = pheap_current(h);
 	int rc;
 
 	if (!tx)
-		return pheap_run(h, mode_flags(h), fn, arg);
+		return pheap_run(h, mode_flags(h) | flags, fn, arg);
 	rc = ph_tx_enter(tx, call);
 	return rc ? rc : ph_fail_if(tx, fn(tx, arg));
 }

@@ -8,6 +8,8 @@
 #include "tx.h"
 
 /* fn returns 0 or a code with a sentence; in the caller's transaction a code dooms it. */
-int ph_own_run(struct pheap *h, const char *call, int (*fn)(pheap_tx *tx, void *arg), void *arg);
+/* flags: 0 or PHEAP_NOWAIT, for a transaction of its own. */
+int ph_own_run(struct pheap *h, const char *call, uint32_t flags, int (*fn)(pheap_tx *tx, void *arg),
+	       void *arg);
 
 #endif

@@ -230,7 +230,7 @@ static int enter(pheap *h, const pheap_permits *permits, uint64_t n, struct perm
 
 static int change_run(pheap *h, struct permit_call *c)
 {
-	int rc = ph_own_run(h, c->name, balance_change, c);
+	int rc = ph_own_run(h, c->name, 0, balance_change, c);
 
 	if (rc == 0 && c->change < 0)
 		ph_os->futex_wake((const uint32_t *)(const void *)&permits_at(h, c->off)->change, WAKE_ALL);

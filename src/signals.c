@@ -96,15 +96,20 @@ static void count_down(void)
 		deliver();
 }
 
-void ph_signals_enter(void)
+bool ph_signals_enter(bool nowait)
 {
 	uint64_t start_ns;
 
 	if (depth++)
-		return;
+		return true;
 	__atomic_add_fetch(&open_count, 1, __ATOMIC_SEQ_CST);
 	if (__builtin_expect(!must_wait(), 1))
-		return;
+		return true;
+	if (nowait) {
+		depth--;
+		count_down();
+		return false;
+	}
 	start_ns = ph_os->clock_ns();
 	do {
 		uint32_t seen;
@@ -115,6 +120,7 @@ void ph_signals_enter(void)
 			(void)ph_os->futex_wait(&open_count, seen, PARK_NAP_NS);
 		__atomic_add_fetch(&open_count, 1, __ATOMIC_SEQ_CST);
 	} while (must_wait() && ph_os->clock_ns() - start_ns < PARK_MAX_NS);
+	return true;
 }
 
 void ph_signals_leave(void)
@@ -172,10 +178,10 @@ static int take_over(int sig)
 	/* What the program ignores stays ignored. */
 	if (!(old_actions[sig].sa_flags & SA_SIGINFO) && old_actions[sig].sa_handler == SIG_IGN)
 		return 0;
-	ours.sa_flags = old_actions[sig].sa_flags & (SA_RESTART | SA_ONSTACK);
+	ours.sa_flags = old_actions[sig].sa_flags & (SA_RESTART | SA_ONSTACK | SA_NODEFER);
 	if (old_actions[sig].sa_handler == SIG_DFL)
 		ours.sa_flags |= SA_RESTART;
-	sigfillset(&ours.sa_mask);
+	ours.sa_mask = old_actions[sig].sa_mask;
 	our_actions[sig] = ours;
 	__atomic_fetch_or(&deferred, bit_of(sig), __ATOMIC_SEQ_CST);
 	if (sigaction(sig, &ours, NULL) == 0)

@@ -19,7 +19,7 @@
 #include <stddef.h>
 
 /* A transaction begins (may wait while a signal is pending) and ends; pairs. By a thread that ph_signals_on. */
-void ph_signals_enter(void);
+bool ph_signals_enter(bool nowait); /* false: it would have to wait */
 void ph_signals_leave(void);
 bool ph_signals_on(void);
 /* 0 or -EINVAL, with a sentence. */

@@ -292,8 +292,8 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 				"recovery of a dead process failed; close the heap and run pheap-fsck on it");
 	/* Here a handler of the program's may run, with a transaction of its own: nothing is set in the object yet. */
 	defers = h->deferring;
-	if (defers)
-		ph_signals_enter();
+	if (defers && !ph_signals_enter((flags & PHEAP_NOWAIT) != 0))
+		return ph_error(h, -EAGAIN, "a signal waits for the end of this process's transactions");
 	if (tx->open) {
 		ph_signals_leave();
 		return begin_nested(tx, flags, ret);
@@ -399,19 +399,22 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 {
 	struct ph_callback *callbacks = tx->callbacks;
 	uint32_t count = tx->callback_count;
+	bool defers = tx->defers_signals; /* a callback may use the object */
 
 	if (committed)
 		notify_all(tx);
 	ph_reserve_settle(tx, committed);
 	tables_clear(tx);
 	tables_trim(tx);
+	tx->defers_signals = false;
 	tx->open = false;
 	if (count) {
 		tx->callbacks = NULL;
 		tx->callback_room = 0;
 		callbacks_run(callbacks, count, committed);
 	}
-	signals_leave(tx);
+	if (defers)
+		ph_signals_leave();
 }
 
 /* After lane_end. */
@@ -471,7 +474,8 @@ static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 	} else {
 		tx_finish(tx, true);
 	}
-	ph_hold_reap_due(h);
+	if (rc == 0)
+		ph_hold_reap_due(h);
 	return rc;
 }
 
