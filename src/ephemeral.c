@@ -15,6 +15,7 @@
 
 int ph_ephemeral_stale(int fd, const struct phd_super *super)
 {
+	struct ph_file_info info;
 	struct phd_state state;
 	uint32_t copy;
 	int rc;
@@ -28,7 +29,10 @@ int ph_ephemeral_stale(int fd, const struct phd_super *super)
 		return 0;
 	/* One that was never entered is as good as new: its creator is about to, or died before. */
 	rc = ph_state_read(fd, &state, &copy);
-	return rc ? rc : state.open_gen != 0;
+	if (rc == 0)
+		rc = ph_os->file_info(fd, &info);
+	/* A copy, which somebody made on purpose, is not removed; entering it is refused as with any heap. */
+	return rc ? rc : state.open_gen != 0 && state.inode == info.inode;
 }
 
 int ph_ephemeral_remove(const char *path, uint64_t dev, uint64_t inode)

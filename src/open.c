@@ -63,6 +63,11 @@ struct opening {
 	struct ph_file_info made; /* inode 0: this call made no file */
 };
 
+static uint64_t timeout_ns(const struct opening *o)
+{
+	return (o->opt.lock_timeout_ms ? o->opt.lock_timeout_ms : LOCK_TIMEOUT_DEFAULT_MS) * 1000000ull;
+}
+
 /* ---- handles ---- */
 
 static pheap *handle_get(void)
@@ -331,7 +336,7 @@ static int stale_clear(const struct opening *o, const struct phd_super *super)
 
 	if (!ph_ephemeral(super) || o->passive)
 		return 0;
-	rc = ph_attach_gate_take(o->fd, LOCK_TIMEOUT_DEFAULT_MS * 1000000ull);
+	rc = ph_attach_gate_take(o->fd, timeout_ns(o));
 	if (rc)
 		return 0;
 	rc = ph_ephemeral_stale(o->fd, super);
@@ -370,9 +375,7 @@ static bool is_link(const char *path)
 /* Others may make and remove a file of that name all the time: tries go on as long as waiting for a lock would. */
 static bool tries_left(const struct opening *o, uint32_t i)
 {
-	uint32_t limit_ms = o->opt.lock_timeout_ms ? o->opt.lock_timeout_ms : LOCK_TIMEOUT_DEFAULT_MS;
-
-	return i < TRIES || ph_os->clock_ns() - o->start_ns < limit_ms * 1000000ull;
+	return i < TRIES || ph_os->clock_ns() - o->start_ns < timeout_ns(o);
 }
 
 /* Opens the file, making it first if that is asked for. What stands under the name is a whole heap:
@@ -625,8 +628,7 @@ static int heap_open(struct opening *o, pheap **ret)
 	h->flags = o->flags;
 	h->read_only = (o->flags & PHEAP_RDONLY) != 0;
 	h->passive = o->passive;
-	h->lock_timeout_ns =
-		(o->opt.lock_timeout_ms ? o->opt.lock_timeout_ms : LOCK_TIMEOUT_DEFAULT_MS) * 1000000ull;
+	h->lock_timeout_ns = timeout_ns(o);
 	rc = ephemeral_path(h, o);
 	if (!rc)
 		rc = heap_start(h, o);
