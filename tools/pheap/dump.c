@@ -102,24 +102,17 @@ static void chunk_print(const struct heap_file *h, uint64_t chunk)
 }
 
 /* Calls back for each block of a list whose first member is the link, as far as it leads through blocks. */
-static void list_walk(const struct heap_file *h, uint64_t off, size_t size,
-		      bool (*visit)(const struct heap_file *, uint64_t, void *), void *arg)
+static void list_visit(const struct heap_file *h, uint64_t off, size_t size,
+		       bool (*visit)(const struct heap_file *, uint64_t, void *), void *arg)
 {
-	/* a ring ends here too: there are no more blocks than that */
-	uint64_t left = h->chunk_count * (PHD_CHUNK_SIZE / size) + 1;
-	struct heap_block b;
+	struct list_walk list;
 
-	for (; off && left; left--) {
-		if (!heap_file_block(h, off, &b) || !b.allocated || b.size < size || b.off != off) {
-			printf("the list leads to 0x%" PRIx64 ", which is no entry; see pheap-fsck\n", off);
+	list_walk_start(&list, off, size, UINT32_MAX);
+	while (list_walk_next(h, &list))
+		if (!visit(h, list.off, arg))
 			return;
-		}
-		if (!visit(h, off, arg))
-			return;
-		heap_file_read(h, off, &off, sizeof off);
-	}
-	if (!left)
-		printf("the list is a ring; see pheap-fsck\n");
+	if (list.bad)
+		printf("the list leads to 0x%" PRIx64 ", which %s; see pheap-fsck\n", list.next, list.bad);
 }
 
 struct root_search {
@@ -156,7 +149,7 @@ static void root_dump(const struct heap_file *h, const char *name)
 	if (!name)
 		printf("  entry          block              size name\n");
 	for (unsigned i = 0; i < PHD_ROOT_BUCKETS; i++)
-		list_walk(h, head.roots[i], sizeof(struct phd_root), root_visit, &search);
+		list_visit(h, head.roots[i], sizeof(struct phd_root), root_visit, &search);
 	if (name && !search.count)
 		fail("there is no root '%s'; 'pheap dump FILE root' lists them", name);
 }
@@ -202,7 +195,7 @@ static uint64_t type_find(const struct heap_file *h, int64_t type_number, bool q
 	struct phd_head head;
 
 	heap_file_read(h, h->super.head_off, &head, sizeof head);
-	list_walk(h, head.types_off, sizeof(struct phd_type), type_visit, &search);
+	list_visit(h, head.types_off, sizeof(struct phd_type), type_visit, &search);
 	return search.off;
 }
 
@@ -234,6 +227,16 @@ static void block_fields_print(const struct heap_file *h, const struct heap_bloc
 	}
 }
 
+/* A block of the library's own. */
+static void internal_print(const struct heap_file *h, const struct heap_block *b)
+{
+	static const char *const names[] = {"root", "type", NULL, "hold", "permits"};
+	uint32_t idx = PHD_DESC_TYPE(b->desc) - PHD_TYPE_ROOT;
+
+	if (idx < sizeof names / sizeof names[0] && names[idx])
+		struct_print(h, struct_find(names[idx], strlen(names[idx])), b->off, "");
+}
+
 static void block_dump(const struct heap_file *h, const char *text)
 {
 	struct heap_block b;
@@ -251,10 +254,8 @@ static void block_dump(const struct heap_file *h, const char *text)
 	       b.off, b.size, PHD_DESC_TYPE(b.desc), b.allocated ? "allocated" : "free", b.chunk, b.idx);
 	if (b.off != off)
 		printf("0x%" PRIx64 " is %" PRIu64 " bytes into it\n", off, off - b.off);
-	if (PHD_DESC_TYPE(b.desc) == PHD_TYPE_ROOT)
-		struct_print(h, struct_find("root", 4), b.off, "");
-	else if (PHD_DESC_TYPE(b.desc) == PHD_TYPE_TYPE)
-		struct_print(h, struct_find("type", 4), b.off, "");
+	if (PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX)
+		internal_print(h, &b);
 	else
 		block_fields_print(h, &b);
 	bytes_print(h, b.off, b.size);

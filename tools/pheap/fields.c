@@ -84,11 +84,16 @@ static const struct field phd_coord_fields[] = {
 	FIELD(phd_coord, bias_limit, 'd'),
 	FIELD(phd_coord, drain, 'd'),
 	FIELD(phd_coord, writer, 'w'),
+	FIELD(phd_coord, writer_next, 'w'),
 	FIELD(phd_coord, writer_last, 'd'),
 	FIELD(phd_coord, switcher, 'w'),
+	FIELD(phd_coord, switcher_next, 'w'),
 	FIELD(phd_coord, directory, 'w'),
 	FIELD(phd_coord, directory_change_count, 'd'),
 	FIELD(phd_coord, growth, 'w'),
+	FIELD(phd_coord, recovered_count, 'd'),
+	FIELD(phd_coord, reap, 'd'),
+	FIELD(phd_coord, lane_limit, 'd'),
 };
 
 static const struct field phd_member_fields[] = {
@@ -98,13 +103,14 @@ static const struct field phd_member_fields[] = {
 
 static const struct field phd_stripe_fields[] = {
 	FIELD(phd_stripe, word, 'w'),
+	FIELD(phd_stripe, next, 'w'),
 };
 
 static const struct field phd_lane_fields[] = {
 	FIELD(phd_lane, state, 's'),	   FIELD(phd_lane, used, 'u'),
 	FIELD(phd_lane, ext_off, 'x'),	   FIELD(phd_lane, lsn, 'd'),
-	FIELD(phd_lane, owner, 'x'),	   FIELD(phd_lane, wait_gen, 'd'),
-	FIELD(phd_lane, wait_stripe, 'd'), FIELD(phd_lane, note_overflow, 'd'),
+	FIELD(phd_lane, owner, 'x'),	   FIELD(phd_lane, wait_gen, 'x'),
+	FIELD(phd_lane, wait_stripe, 'x'), FIELD(phd_lane, note_overflow, 'd'),
 	FIELD(phd_lane, notes, 'b'),
 };
 
@@ -122,10 +128,8 @@ static const struct field phd_log_ext_fields[] = {
 };
 
 static const struct field phd_head_fields[] = {
-	FIELD(phd_head, magic, 'x'),
-	FIELD(phd_head, chunk_count, 'd'),
-	FIELD(phd_head, types_off, 'x'),
-	FIELD(phd_head, roots, 'a'),
+	FIELD(phd_head, magic, 'x'), FIELD(phd_head, chunk_count, 'd'), FIELD(phd_head, types_off, 'x'),
+	FIELD(phd_head, roots, 'a'), FIELD(phd_head, holds, 'a'),
 };
 
 static const struct field phd_root_fields[] = {
@@ -140,6 +144,21 @@ static const struct field phd_type_fields[] = {
 	FIELD(phd_type, align, 'd'),	FIELD(phd_type, ptr_count, 'd'), FIELD(phd_type, name, 't'),
 };
 
+static const struct field phd_hold_fields[] = {
+	FIELD(phd_hold, next_off, 'x'), FIELD(phd_hold, object_off, 'x'), FIELD(phd_hold, attachment, 'd'),
+	FIELD(phd_hold, slot, 'd'),	FIELD(phd_hold, count, 'd'),
+};
+
+static const struct field phd_permits_fields[] = {
+	FIELD(phd_permits, total, 'd'),
+	FIELD(phd_permits, change, 'd'),
+};
+
+static const struct field phd_permit_cell_fields[] = {
+	FIELD(phd_permit_cell, attachment, 'd'),
+	FIELD(phd_permit_cell, balance, 'i'),
+};
+
 static const struct field phd_bits_fields[] = {
 	FIELD(phd_bits, word, 'a'),
 };
@@ -150,9 +169,10 @@ static const struct field phd_words_fields[] = {
 };
 
 const struct struct_info struct_table[] = {
-	STRUCT(phd_super), STRUCT(phd_state),  STRUCT(phd_coord),   STRUCT(phd_member), STRUCT(phd_stripe),
-	STRUCT(phd_lane),  STRUCT(phd_record), STRUCT(phd_log_ext), STRUCT(phd_head),	STRUCT(phd_root),
-	STRUCT(phd_type),  STRUCT(phd_bits),   STRUCT(phd_words),
+	STRUCT(phd_super),   STRUCT(phd_state),	      STRUCT(phd_coord),  STRUCT(phd_member),
+	STRUCT(phd_stripe),  STRUCT(phd_lane),	      STRUCT(phd_record), STRUCT(phd_log_ext),
+	STRUCT(phd_head),    STRUCT(phd_root),	      STRUCT(phd_type),	  STRUCT(phd_hold),
+	STRUCT(phd_permits), STRUCT(phd_permit_cell), STRUCT(phd_bits),	  STRUCT(phd_words),
 };
 const unsigned struct_count = sizeof struct_table / sizeof struct_table[0];
 
@@ -220,6 +240,9 @@ static void field_print(const struct field *f, const unsigned char *p)
 	case 'd':
 		printf("%" PRIu64, n);
 		break;
+	case 'i':
+		printf("%" PRId64, (int64_t)n);
+		break;
 	case 't':
 		printf("\"%s\"", plain_text((const char *)p, f->size, text, sizeof text));
 		break;
@@ -244,7 +267,9 @@ static void field_print(const struct field *f, const unsigned char *p)
 
 void struct_print(const struct heap_file *h, const struct struct_info *s, uint64_t off, const char *title)
 {
-	unsigned char bytes[1024];
+	unsigned char bytes[4096];
+
+	static_assert(sizeof(struct phd_head) <= sizeof bytes, "the largest struct");
 
 	heap_file_read(h, off, bytes, s->size);
 	printf("%s@0x%" PRIx64 "%s%s\n", s->name, off, *title ? ": " : "", title);

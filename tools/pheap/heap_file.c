@@ -18,17 +18,21 @@
 #include "format.h"
 #include "identity.h"
 
+struct fail_hook fail_hook;
+
 void fail(const char *format, ...)
 {
 	va_list args;
 
 	fflush(stdout);
+	if (fail_hook.prepare)
+		fail_hook.prepare();
 	fputs("pheap: ", stderr);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
 	fputc('\n', stderr);
-	exit(EXIT_FAILED);
+	exit(fail_hook.status ? fail_hook.status : EXIT_FAILED);
 }
 
 void usage_fail(const char *format, ...)
@@ -40,7 +44,7 @@ void usage_fail(const char *format, ...)
 	vfprintf(stderr, format, args);
 	va_end(args);
 	fputs("\nTry 'pheap --help'.\n", stderr);
-	exit(EXIT_USAGE);
+	exit(fail_hook.status ? fail_hook.status : EXIT_USAGE);
 }
 
 void option_fail(const char *command, int c, char **argv)
@@ -148,6 +152,79 @@ void window_read(const struct heap_file *h, struct window *w, uint64_t off, void
 	memcpy(buf, w->bytes + (off - w->off), n);
 }
 
+/* The next byte at or after off that is in no hole, as far as the file system tells; UINT64_MAX: none. */
+static uint64_t data_next(const struct heap_file *h, uint64_t off)
+{
+	off_t at = off > INT64_MAX ? -1 : lseek(h->fd, (off_t)off, SEEK_DATA);
+
+	if (at >= 0)
+		return (uint64_t)at;
+	return errno == ENXIO ? UINT64_MAX : off;
+}
+
+void word_walk_start(struct word_walk *w, const struct heap_file *h, uint64_t start, uint64_t count)
+{
+	uint64_t left = start < h->size ? (h->size - start) / 8 : 0; /* past the end they read as 0 */
+
+	w->h = h;
+	w->window.off = w->window.size = 0;
+	w->start = w->off = start;
+	w->end = start + 8 * (count < left ? count : left);
+}
+
+bool word_walk_next(struct word_walk *w, uint64_t *ret_idx, uint64_t *ret_word)
+{
+	while (w->off < w->end) {
+		uint64_t at = w->off, word;
+
+		if (at < w->window.off || at + 8 > w->window.off + w->window.size) {
+			uint64_t data = data_next(w->h, at);
+
+			if (data >= w->end)
+				break;
+			if (data > at)
+				at += (data - at) / 8 * 8;
+		}
+		window_read(w->h, &w->window, at, &word, sizeof word);
+		w->off = at + 8;
+		if (!word)
+			continue;
+		*ret_idx = (at - w->start) / 8;
+		*ret_word = word;
+		return true;
+	}
+	return false;
+}
+
+void list_walk_start(struct list_walk *l, uint64_t first, size_t size, uint32_t type)
+{
+	*l = (struct list_walk){.next = first, .size = size, .type = type, .step_max = 1};
+}
+
+/* A mark that moves up at every power of two finds each ring, in steps that its length bounds. */
+bool list_walk_next(const struct heap_file *h, struct list_walk *l)
+{
+	struct heap_block b;
+
+	if (!l->next)
+		return false;
+	if (!heap_file_block(h, l->next, &b) || !b.allocated || b.size < l->size || b.off != l->next ||
+	    (l->type != UINT32_MAX && PHD_DESC_TYPE(b.desc) != l->type))
+		l->bad = "is no entry of that list";
+	else if (l->next == l->mark)
+		l->bad = "is met again: the list is a ring";
+	if (l->bad)
+		return false;
+	l->off = l->next;
+	if (++l->step_count == l->step_max) {
+		l->mark = l->off;
+		l->step_max *= 2;
+		l->step_count = 0;
+	}
+	heap_file_read(h, l->off, &l->next, sizeof l->next);
+	return true;
+}
+
 static bool lock_held(const struct heap_file *h, uint64_t off)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)off, .l_len = 1};
@@ -160,7 +237,25 @@ bool heap_file_slot_live(const struct heap_file *h, uint32_t slot)
 	return lock_held(h, PHD_LOCK_SLOT + slot);
 }
 
-static void super_read(struct heap_file *h, bool allow_damaged)
+bool heap_file_current(const struct heap_file *h)
+{
+	return h->attached || (h->state_copy >= 0 && !h->state.clean && h->same_boot && h->same_file);
+}
+
+const char *heap_file_state_text(const struct heap_file *h)
+{
+	if (h->state_copy < 0)
+		return "damaged";
+	if (h->attached)
+		return "in use";
+	if (h->state.clean)
+		return "clean";
+	if (!h->same_file)
+		return "copied without a clean close";
+	return h->same_boot ? "not closed cleanly" : "of another boot";
+}
+
+static int super_read(struct heap_file *h, bool allow_damaged, char *ret_error, size_t size)
 {
 	struct phd_super s[2];
 	const char *error[2], *unknown = NULL;
@@ -173,20 +268,24 @@ static void super_read(struct heap_file *h, bool allow_damaged)
 			error[i] = unknown ? unknown : format_super_error(&s[i]);
 		}
 	}
-	if (s[0].magic != PHD_SUPER_MAGIC && s[1].magic != PHD_SUPER_MAGIC)
-		fail("%s: is not a heap: it has no superblock of one", h->path);
 	h->super_copy = !error[0] ? 0 : !error[1] ? 1 : -1;
 	if (h->super_copy >= 0) {
 		h->super = s[h->super_copy];
-		return;
+		return 0;
 	}
-	if (allow_damaged)
-		return;
-	if (unknown)
-		fail("%s: cannot be read: %s; use the pheap that came with the program that made it", h->path,
-		     unknown);
-	fail("%s: no copy of its superblock is usable (%s; %s); run pheap-fsck -n on it", h->path, error[0],
-	     error[1]);
+	if (s[0].magic != PHD_SUPER_MAGIC && s[1].magic != PHD_SUPER_MAGIC)
+		snprintf(ret_error, size, "%s: is not a heap: it has no superblock of one", h->path);
+	else if (allow_damaged)
+		return 0;
+	else if (unknown)
+		snprintf(ret_error, size,
+			 "%s: cannot be read: %s; use the pheap that came with the program that made it",
+			 h->path, unknown);
+	else
+		snprintf(ret_error, size,
+			 "%s: no copy of its superblock is usable (%s; %s); run pheap-fsck -n on it", h->path,
+			 error[0], error[1]);
+	return -EINVAL;
 }
 
 static void state_read(struct heap_file *h)
@@ -208,25 +307,16 @@ static void state_read(struct heap_file *h)
 	h->same_file = identity_same_file(&id, &h->state);
 }
 
-void heap_file_open(struct heap_file *h, const char *path, bool allow_damaged)
+void heap_file_refresh(struct heap_file *h)
 {
 	struct phd_head head;
 	struct stat st;
 	uint64_t backed;
 
-	*h = (struct heap_file){.path = path};
-	h->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (h->fd < 0 || fstat(h->fd, &st) < 0)
-		fail("%s: cannot be opened: %s", path, strerror(errno));
-	if (S_ISDIR(st.st_mode))
-		fail("%s: is a directory, not a heap file", path);
-	if (!S_ISREG(st.st_mode))
-		fail("%s: is not a regular file, so it is not a heap", path);
-	if (!st.st_size)
-		fail("%s: is empty, so it is not a heap", path);
-	h->size = (uint64_t)st.st_size;
-	h->allocated_size = (uint64_t)st.st_blocks * 512;
-	super_read(h, allow_damaged);
+	if (fstat(h->fd, &st) == 0) {
+		h->size = (uint64_t)st.st_size;
+		h->allocated_size = (uint64_t)st.st_blocks * 512;
+	}
 	state_read(h);
 	if (h->super_copy < 0)
 		return;
@@ -234,6 +324,52 @@ void heap_file_open(struct heap_file *h, const char *path, bool allow_damaged)
 	backed = format_chunks_backed(&h->super, h->size);
 	h->chunk_count = head.chunk_count < backed ? head.chunk_count : backed;
 	h->attached = lock_held(h, PHD_LOCK_ANY);
+}
+
+/* Only what can be seen without reading. */
+static const char *file_refuse(const struct stat *st)
+{
+	if (S_ISDIR(st->st_mode))
+		return "is a directory, not a heap file";
+	if (!S_ISREG(st->st_mode))
+		return "is not a regular file, so it is not a heap";
+	return st->st_size ? NULL : "is empty, so it is not a heap";
+}
+
+int heap_file_try(struct heap_file *h, const char *path, bool allow_damaged, char *ret_error, size_t size)
+{
+	const char *refused;
+	struct stat st;
+	int rc;
+
+	*h = (struct heap_file){.path = path};
+	h->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (h->fd < 0 || fstat(h->fd, &st) < 0) {
+		rc = -errno;
+		snprintf(ret_error, size, "%s: cannot be opened: %s", path, strerror(-rc));
+		if (h->fd >= 0)
+			close(h->fd);
+		return rc;
+	}
+	refused = file_refuse(&st);
+	rc = refused ? -EINVAL : 0;
+	if (refused)
+		snprintf(ret_error, size, "%s: %s", path, refused);
+	else
+		rc = super_read(h, allow_damaged, ret_error, size);
+	if (rc)
+		close(h->fd);
+	else
+		heap_file_refresh(h);
+	return rc;
+}
+
+void heap_file_open(struct heap_file *h, const char *path, bool allow_damaged)
+{
+	char error[1024];
+
+	if (heap_file_try(h, path, allow_damaged, error, sizeof error))
+		fail("%s", error);
 }
 
 void heap_file_close(struct heap_file *h)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * info.c: `pheap info`: sizes, fill, fragmentation, types, members.
+ * info.c: `pheap info`: sizes, fill, fragmentation, types, who is attached.
  *
  * Why one pass over the directory by pread: see heap_file.h. Memory is one row per type number, whatever the
  * size of the heap.
@@ -13,6 +13,10 @@
 
 #include "format.h"
 #include "heap_file.h"
+#include "members.h"
+#include "resources.h"
+
+#define TYPE_LAST PHD_TYPE_PERMITS /* the highest number that a block can have */
 
 struct type_sum {
 	uint64_t block_count, size, run_free_size;
@@ -22,7 +26,7 @@ struct type_sum {
 };
 
 struct sums {
-	struct type_sum *types; /* by number, up to PHD_TYPE_TYPE */
+	struct type_sum *types; /* by number, up to TYPE_LAST */
 	uint64_t chunk_free_count, chunk_free_run_max;
 	uint64_t run_count, extent_count, block_count;
 	uint64_t allocated_size, run_free_size,
@@ -76,7 +80,7 @@ static uint64_t desc_sum(const struct heap_file *h, struct window *w, struct sum
 		count = format_run_blocks(desc) ? PHD_DESC_RUN_COUNT(desc) : 0;
 	else if (PHD_DESC_KIND(desc) == PHD_DESC_CONT)
 		count = 0;
-	if (!count || count > left || PHD_DESC_TYPE(desc) > PHD_TYPE_JOURNAL) {
+	if (!count || count > left || PHD_DESC_TYPE(desc) > TYPE_LAST) {
 		s->odd_count++;
 		return 1;
 	}
@@ -87,25 +91,28 @@ static uint64_t desc_sum(const struct heap_file *h, struct window *w, struct sum
 	return count;
 }
 
+static void free_sum(struct sums *s, uint64_t count)
+{
+	s->chunk_free_count += count;
+	if (count > s->chunk_free_run_max)
+		s->chunk_free_run_max = count;
+}
+
 static void directory_sum(const struct heap_file *h, struct sums *s)
 {
-	static struct window descs, bits;
-	uint64_t free_run = 0, n;
+	static struct word_walk walk;
+	static struct window bits;
+	uint64_t next = 0, chunk, desc; /* next: behind what the descriptor before covers */
 
-	for (uint64_t chunk = 0; chunk < h->chunk_count; chunk += n) {
-		uint64_t desc;
-
-		n = 1;
-		window_read(h, &descs, h->super.desc_off + 8 * chunk, &desc, sizeof desc);
-		if (!desc) {
-			s->chunk_free_count++;
-			if (++free_run > s->chunk_free_run_max)
-				s->chunk_free_run_max = free_run;
+	word_walk_start(&walk, h, h->super.desc_off, h->chunk_count);
+	while (word_walk_next(&walk, &chunk, &desc)) {
+		if (chunk < next)
 			continue;
-		}
-		free_run = 0;
-		n = desc_sum(h, &bits, s, chunk, desc);
+		free_sum(s, chunk - next);
+		next = chunk + desc_sum(h, &bits, s, chunk, desc);
 	}
+	if (next < h->chunk_count)
+		free_sum(s, h->chunk_count - next);
 }
 
 static void lanes_sum(const struct heap_file *h, struct sums *s)
@@ -121,17 +128,15 @@ static void lanes_sum(const struct heap_file *h, struct sums *s)
 
 static void types_read(const struct heap_file *h, struct sums *s)
 {
-	uint64_t off, left = h->chunk_count * (PHD_CHUNK_SIZE / sizeof(struct phd_type)) + 1;
-	struct heap_block b;
+	struct list_walk list;
 	struct phd_head head;
 
 	heap_file_read(h, h->super.head_off, &head, sizeof head);
-	for (off = head.types_off; off && left; left--) {
+	list_walk_start(&list, head.types_off, sizeof(struct phd_type), PHD_TYPE_TYPE);
+	while (list_walk_next(h, &list)) {
 		struct phd_type row;
 
-		if (!heap_file_block(h, off, &b) || !b.allocated || b.size < sizeof row || b.off != off)
-			return;
-		heap_file_read(h, off, &row, sizeof row);
+		heap_file_read(h, list.off, &row, sizeof row);
 		if (row.number <= PHD_TYPE_USER_MAX) {
 			struct type_sum *t = &s->types[row.number];
 
@@ -139,21 +144,7 @@ static void types_read(const struct heap_file *h, struct sums *s)
 			t->element_size = row.size;
 			t->declared = true;
 		}
-		off = row.next_off;
 	}
-}
-
-static const char *state_text(const struct heap_file *h)
-{
-	if (h->state_copy < 0)
-		return "damaged";
-	if (h->attached)
-		return "in use";
-	if (h->state.clean)
-		return "clean";
-	if (!h->same_file)
-		return "copied without a clean close";
-	return h->same_boot ? "not closed cleanly" : "of another boot";
 }
 
 static unsigned fragmentation(const struct sums *s)
@@ -174,11 +165,25 @@ static void uuid_print(const uint8_t uuid[16])
 
 static const char *type_name(const struct sums *s, uint32_t number)
 {
-	if (number == PHD_TYPE_ROOT)
+	switch (number) {
+	case PHD_TYPE_ROOT:
 		return "(names)";
-	if (number == PHD_TYPE_TYPE)
+	case PHD_TYPE_TYPE:
 		return "(type table)";
-	return s->types[number].declared ? s->types[number].name : number ? "(not declared)" : "(untyped)";
+	case PHD_TYPE_HOLD:
+		return "(held references)";
+	case PHD_TYPE_PERMITS:
+		return "(permits)";
+	default:
+		return s->types[number].declared ? s->types[number].name
+		       : number			 ? "(not declared)"
+						 : "(untyped)";
+	}
+}
+
+static bool type_shown(const struct type_sum *t)
+{
+	return t->declared || t->block_count || t->run_free_size;
 }
 
 static void types_text(const struct sums *s)
@@ -186,25 +191,22 @@ static void types_text(const struct sums *s)
 	char size[32], free_size[32];
 
 	printf("types:\n  number name                 blocks       in blocks    free in runs\n");
-	for (uint32_t i = 0; i <= PHD_TYPE_TYPE; i++)
-		if (s->types[i].declared || s->types[i].block_count || s->types[i].run_free_size)
+	for (uint32_t i = 0; i <= TYPE_LAST; i++)
+		if (type_shown(&s->types[i]))
 			printf("  %6u %-20s %-12" PRIu64 " %-12s %s\n", i, type_name(s, i),
 			       s->types[i].block_count, size_text(s->types[i].size, size, sizeof size),
 			       size_text(s->types[i].run_free_size, free_size, sizeof free_size));
 }
 
-static void members_text(const struct heap_file *h)
+static void members_text(const struct members *m)
 {
-	for (uint32_t i = 0; i < h->super.member_count; i++) {
-		struct phd_member m;
-		char name[32];
-
-		if (!heap_file_slot_live(h, i))
-			continue;
-		heap_file_read(h, h->super.member_off + i * sizeof m, &m, sizeof m);
-		printf("  slot %u: attachment %" PRIu64 ", pid %u, %s\n", i, m.attachment, m.pid,
-		       plain_text(m.command, sizeof m.command, name, sizeof name));
-	}
+	for (uint32_t i = 0; i < m->count; i++)
+		if (m->rows[i].alive)
+			printf("  slot %u: attachment %" PRIu64 ", pid %u, %s\n", m->rows[i].slot,
+			       m->rows[i].row.attachment, m->rows[i].row.pid, m->rows[i].command);
+	if (m->count > m->alive_count)
+		printf("  and %u dead, not yet recovered: see pheap info --members\n",
+		       m->count - m->alive_count);
 }
 
 /* The library judges the same way: a heap that it refuses must not be said to recover by itself. */
@@ -212,6 +214,10 @@ static void advice_text(const struct heap_file *h)
 {
 	if (h->state_copy >= 0 && h->state.clean)
 		return;
+	if (h->state_copy >= 0 && heap_file_ephemeral(h)) {
+		printf("Its users were all killed: whoever opens it next removes it.\n");
+		return;
+	}
 	if (h->state_copy < 0)
 		printf("No copy of its state is valid");
 	else if (!h->same_file)
@@ -227,19 +233,20 @@ static void advice_text(const struct heap_file *h)
 		printf("programs are refused; 'pheap-fsck -y %s' accepts it.\n", h->path);
 }
 
-static void text_print(const struct heap_file *h, const struct sums *s)
+static void text_print(const struct heap_file *h, const struct sums *s, const struct members *m)
 {
 	uint64_t data = h->chunk_count * PHD_CHUNK_SIZE, journal = h->super.journal_count * PHD_CHUNK_SIZE;
 	uint64_t free_size = s->chunk_free_count * PHD_CHUNK_SIZE;
 	char a[32], b[32], c[32], layout[PHD_NAME_SIZE];
 
-	printf("%s: %s\n", h->path, state_text(h));
+	printf("%s: %s\n", h->path, heap_file_state_text(h));
 	printf("uuid:          ");
 	uuid_print(h->super.uuid);
 	printf("\nlayout:        %s\n",
 	       plain_text(h->super.layout, sizeof h->super.layout, layout, sizeof layout));
-	printf("format:        %u.%u, durability PROCESS\n", h->super.version >> 16,
-	       h->super.version & 0xffff);
+	printf("format:        %u.%u, durability PROCESS%s\n", h->super.version >> 16,
+	       h->super.version & 0xffff,
+	       heap_file_ephemeral(h) ? ", ephemeral: it goes with its last user" : "");
 	printf("file:          %s (%s on disk), may grow to %s\n", size_text(h->size, a, sizeof a),
 	       size_text(h->allocated_size, b, sizeof b), size_text(h->super.size_max, c, sizeof c));
 	printf("data:          %" PRIu64 " chunks of %u bytes (%s), at most %" PRIu64 "\n", h->chunk_count,
@@ -259,7 +266,7 @@ static void text_print(const struct heap_file *h, const struct sums *s)
 	types_text(s);
 	if (h->attached) {
 		printf("attached (the numbers above are of a moment):\n");
-		members_text(h);
+		members_text(m);
 	} else {
 		advice_text(h);
 	}
@@ -272,10 +279,10 @@ static void types_json(const struct sums *s)
 	const char *separator = "";
 
 	printf(",\n \"types\": [");
-	for (uint32_t i = 0; i <= PHD_TYPE_TYPE; i++) {
+	for (uint32_t i = 0; i <= TYPE_LAST; i++) {
 		const struct type_sum *t = &s->types[i];
 
-		if (!t->declared && !t->block_count && !t->run_free_size)
+		if (!type_shown(t))
 			continue;
 		printf("%s\n  {\"number\": %u, \"name\": ", separator, i);
 		json_print(type_name(s, i));
@@ -288,28 +295,26 @@ static void types_json(const struct sums *s)
 	printf("]");
 }
 
-static void members_json(const struct heap_file *h)
+static void members_json(const struct members *m)
 {
 	const char *separator = "";
 
 	printf(",\n \"members\": [");
-	for (uint32_t i = 0; h->attached && i < h->super.member_count; i++) {
-		struct phd_member m;
-		char name[32];
+	for (uint32_t i = 0; i < m->count; i++) {
+		const struct member_view *v = &m->rows[i];
 
-		if (!heap_file_slot_live(h, i))
+		if (!v->alive)
 			continue;
-		heap_file_read(h, h->super.member_off + i * sizeof m, &m, sizeof m);
 		printf("%s{\"slot\": %u, \"attachment\": %" PRIu64 ", \"pid\": %u, \"command\": ", separator,
-		       i, m.attachment, m.pid);
-		json_print(plain_text(m.command, sizeof m.command, name, sizeof name));
+		       v->slot, v->row.attachment, v->row.pid);
+		json_print(v->command);
 		printf("}");
 		separator = ", ";
 	}
 	printf("]");
 }
 
-static void json_all(const struct heap_file *h, const struct sums *s)
+static void json_all(const struct heap_file *h, const struct sums *s, const struct members *m)
 {
 	const struct {
 		const char *name;
@@ -343,25 +348,50 @@ static void json_all(const struct heap_file *h, const struct sums *s)
 
 	printf("{\"file\": ");
 	json_print(h->path);
-	printf(", \"state\": \"%s\", \"uuid\": \"", state_text(h));
+	printf(", \"state\": \"%s\", \"uuid\": \"", heap_file_state_text(h));
 	uuid_print(h->super.uuid);
 	printf("\", \"layout\": ");
 	json_print(plain_text(h->super.layout, sizeof h->super.layout, layout, sizeof layout));
-	printf(", \"durability\": \"process\"");
+	printf(", \"durability\": \"process\", \"ephemeral\": %s", heap_file_ephemeral(h) ? "true" : "false");
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
 		printf(",\n \"%s\": %" PRIu64, rows[i].name, rows[i].value);
 	types_json(s);
-	members_json(h);
+	members_json(m);
 	printf("}\n");
 }
 
+static void all_print(const struct heap_file *h, const struct members *m, bool json)
+{
+	struct sums s = {0};
+
+	s.types = calloc(TYPE_LAST + 1, sizeof *s.types);
+	if (!s.types)
+		fail("out of memory");
+	directory_sum(h, &s);
+	lanes_sum(h, &s);
+	types_read(h, &s);
+	if (json)
+		json_all(h, &s, m);
+	else
+		text_print(h, &s, m);
+	free(s.types);
+}
+
+static const char info_usage[] = "Usage: pheap info [--members] [--resources] [--json] FILE\n"
+				 "  --members    who is attached, and who died and is not recovered yet\n"
+				 "  --resources  held references and permits, and whose they are\n"
+				 "  --json       one JSON object; with the two above one a line\n";
+
 int command_info(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-	struct sums s = {0};
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+						{"members", no_argument, NULL, 'm'},
+						{"resources", no_argument, NULL, 'r'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
+	bool json = false, members = false, resources = false, good = true;
 	struct heap_file h;
-	bool json = false;
+	struct members m;
 	int c;
 
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
@@ -369,8 +399,14 @@ int command_info(int argc, char **argv)
 		case 'j':
 			json = true;
 			break;
+		case 'm':
+			members = true;
+			break;
+		case 'r':
+			resources = true;
+			break;
 		case 'h':
-			puts("Usage: pheap info [--json] FILE");
+			fputs(info_usage, stdout);
 			return 0;
 		default:
 			option_fail("info", c, argv);
@@ -378,17 +414,18 @@ int command_info(int argc, char **argv)
 	if (argc - optind != 1)
 		usage_fail("info: give one file");
 	heap_file_open(&h, argv[optind], false);
-	s.types = calloc(PHD_TYPE_JOURNAL + 1, sizeof *s.types);
-	if (!s.types)
-		fail("out of memory");
-	directory_sum(&h, &s);
-	lanes_sum(&h, &s);
-	types_read(&h, &s);
-	if (json)
-		json_all(&h, &s);
-	else
-		text_print(&h, &s);
-	free(s.types);
+	members_read(&h, &m);
+	if (!members && !resources)
+		all_print(&h, &m, json);
+	else if (!json)
+		printf("%s: %s\n", h.path, heap_file_state_text(&h));
+	if (members && json)
+		members_json_lines(&m);
+	else if (members)
+		members_print(&h, &m);
+	if (resources)
+		good = resources_print(&h, &m, json);
+	members_free(&m);
 	heap_file_close(&h);
-	return 0;
+	return good ? 0 : EXIT_FAILED;
 }

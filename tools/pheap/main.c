@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * main.c: the pheap command: chooses the subcommand; `create` is here, because it is one call of the library.
+ * The others read the file themselves, and only recover.c opens heaps with the library.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -17,22 +18,30 @@
 
 static const char usage_text[] =
 	"Usage: pheap create [--size N] [--max N] [--layout NAME] [--lanes N] [--members N] FILE\n"
-	"       pheap info [--json] FILE\n"
+	"       pheap info [--members] [--resources] [--json] FILE\n"
 	"       pheap dump FILE [WHAT]\n"
+	"       pheap top [--interval SECONDS] [--count N | --once] FILE\n"
+	"       pheap run [--heap FILE]... [--grace SECONDS] [--restart[=N]] [--backoff SECONDS]\n"
+	"                 [--] COMMAND [ARGUMENT]...\n"
+	"       pheap watch [--count N | --once] FILE...\n"
 	"\n"
 	"  create  make a new, empty heap in FILE, which must not exist\n"
 	"  info    sizes, fill, fragmentation, types and attached processes; changes nothing\n"
 	"  dump    one structure of the file, by name or by offset; without WHAT: what there is\n"
+	"  top     live: members, transactions per second, who holds and who waits for which lock\n"
+	"  run     start a command and recover its heaps when one of its processes dies\n"
+	"  watch   wait for members that die and recover the heaps at once, one line each\n"
 	"\n"
-	"      --size N      bytes to begin with (K, M, G, T: powers of 1024)\n"
-	"      --max N       bytes it may grow to; cannot be changed later\n"
-	"      --layout NAME name of the data's layout, at most 63 bytes\n"
-	"      --lanes N     lanes; a thread takes one, a process one more once it allocates\n"
-	"      --members N   processes that can be attached at once\n"
-	"      --json        one JSON object\n"
-	"      --help, --version\n"
-	"\n"
-	"Exit code: 0 done, 1 failed, 2 usage. To check a heap, see pheap-fsck(8).\n";
+	"'pheap COMMAND --help' says more of each. Nobody needs run or watch: heaps recover without them.\n"
+	"Exit code: 0 done, 1 failed, 2 usage; of run, the command's. To check a heap, see pheap-fsck(8).\n";
+
+static const char create_usage[] =
+	"Usage: pheap create [--size N] [--max N] [--layout NAME] [--lanes N] [--members N] FILE\n"
+	"  --size N       bytes to begin with (K, M, G, T: powers of 1024)\n"
+	"  --max N        bytes it may grow to; cannot be changed later\n"
+	"  --layout NAME  name of the data's layout, at most 63 bytes\n"
+	"  --lanes N      lanes; a thread takes one, a process one more once it allocates\n"
+	"  --members N    processes that can be attached at once\n";
 
 static uint64_t size_option(const char *name, const char *text)
 {
@@ -104,7 +113,7 @@ int command_create(int argc, char **argv)
 			opt.member_count = count_option("--members", optarg, PHD_MEMBER_MAX);
 			break;
 		case 'h':
-			fputs(usage_text, stdout);
+			fputs(create_usage, stdout);
 			return 0;
 		default:
 			option_fail("create", c, argv);
@@ -128,7 +137,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} commands[] = {{"create", command_create}, {"info", command_info}, {"dump", command_dump}};
+	} commands[] = {{"create", command_create}, {"info", command_info}, {"dump", command_dump},
+			{"top", command_top},	    {"run", command_run},   {"watch", command_watch}};
 	int rc;
 
 	opterr = 0; /* option_fail tells it */
@@ -148,7 +158,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], commands[i].name))
 			continue;
 		rc = commands[i].run(argc - 1, argv + 1);
-		return fflush(stdout) == EOF ? EXIT_FAILED : rc;
+		return fflush(stdout) == EOF && !rc ? EXIT_FAILED : rc;
 	}
 	usage_fail("unknown command '%s'", argv[1]);
 }
