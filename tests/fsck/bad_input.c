@@ -115,6 +115,80 @@ static void attached_test(void)
 	image_free(&im);
 }
 
+/* Records count as long as the slot has their attachment. */
+static void attached_holds_test(void)
+{
+	static const struct {
+		uint64_t first, second;
+		const char *text;
+	} rows[] = {
+		{33, 34, NULL},
+		{33, 35, NULL},
+		{35, 34, "2 objects, 4 held references in all"},
+		{0, 33, "3 objects, 4 held references in all"},
+	};
+	struct scratch s;
+	struct image im;
+
+	scratch_open(&s);
+	byte_lock(s.fd, F_RDLCK, PHD_LOCK_ANY);
+	for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		struct phd_member *m;
+		int rc;
+
+		image_make(&im, &s.id);
+		m = image_at(&im, im.super->member_off);
+		m[0].attachment = rows[i].first;
+		m[1].attachment = rows[i].second;
+		image_dirty(&im);
+		scratch_write(&s, im.bytes, im.size);
+		rc = run(fsck_program, "-n -f", s.path);
+		expect(rc == 0 && output_has("hold-void") == (rows[i].text != NULL) &&
+			       (!rows[i].text || strstr(output, rows[i].text)),
+		       "attached, holders %u: gave %d", i, rc);
+		image_free(&im);
+	}
+	scratch_close(&s);
+}
+
+static void ephemeral_case(struct scratch *s, uint64_t open_gen, const char *options, int want,
+			   const char *text)
+{
+	struct image im;
+	int rc;
+
+	image_make(&im, &s->id);
+	im.super->compat = PHD_COMPAT_EPHEMERAL;
+	image_state(&im, 0)->open_gen = open_gen;
+	image_seal(&im);
+	/* nothing is known of its state: it was used */
+	if (open_gen == ~0ull)
+		for (int copy = 0; copy < 2; copy++)
+			image_state(&im, copy)->crc++;
+	scratch_write(s, im.bytes, im.size);
+	rc = run(fsck_program, options, s->path);
+	expect(rc == want && strstr(output, text), "ephemeral, %s: gave %d, or no '%s'", options, rc, text);
+	image_free(&im);
+}
+
+static void ephemeral_test(void)
+{
+	static const char over[] = "; ephemeral, and its users are gone: the next open removes it\n";
+	struct scratch s;
+
+	scratch_open(&s);
+	ephemeral_case(&s, 0, "-n", 0, "(-f checks everything); ephemeral\n");
+	ephemeral_case(&s, 0, "-n -f", 0, "chunks in use; ephemeral\n");
+	ephemeral_case(&s, 3, "-n", 0, over);
+	ephemeral_case(&s, 3, "-p -f", 0, over);
+	ephemeral_case(&s, ~0ull, "-n", 4, "; ephemeral\n");
+	ephemeral_case(&s, ~0ull, "-y", 1, over);
+	ephemeral_case(&s, 3, "-n --json", 0, "\"ephemeral\": true");
+	byte_lock(s.fd, F_RDLCK, PHD_LOCK_ANY);
+	ephemeral_case(&s, 3, "-n", 0, "; ephemeral: it goes with its last user\n");
+	scratch_close(&s);
+}
+
 static void copy_option_test(void)
 {
 	struct scratch s;
@@ -188,15 +262,15 @@ static void lost_test(void)
 		const char *name;
 		bool lost;
 	} rows[] = {
-		{"run", true},	    {"overlap", true},	   {"long", true},  {"orphan", true},
-		{"clean", false},   {"incomplete", false}, {"cont", false}, {"bits", false},
-		{"journal", false}, {"pointer", false},	   {"word", false}, {"root-cycle", false},
+		{"run", true},	      {"overlap", true},    {"long", true},
+		{"orphan", true},     {"clean", false},	    {"incomplete", false},
+		{"cont", false},      {"bits", false},	    {"journal", false},
+		{"pointer", false},   {"word", false},	    {"root-cycle", false},
+		{"hold-link", false}, {"hold-type", false}, {"semaphore-type", false},
 	};
 
-	for (unsigned i = 0; i < fsck_case_count; i++)
-		for (unsigned k = 0; k < sizeof rows / sizeof rows[0]; k++)
-			if (!strcmp(fsck_cases[i].name, rows[k].name))
-				lost_case(&fsck_cases[i], rows[k].lost);
+	for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++)
+		lost_case(fsck_case_named(rows[i].name), rows[i].lost);
 }
 
 /* A pointer that an error may have broken is looked at without -f, too. */
@@ -208,9 +282,7 @@ static void pointer_test(void)
 	scratch_open(&s);
 	for (int damaged = 0; damaged < 2; damaged++) {
 		image_make(&im, &s.id);
-		for (unsigned i = 0; i < fsck_case_count; i++)
-			if (!strcmp(fsck_cases[i].name, "pointer"))
-				fsck_cases[i].damage(&im);
+		fsck_case_named("pointer")->damage(&im);
 		if (damaged)
 			im.head->magic = 0;
 		scratch_write(&s, im.bytes, im.size);
@@ -253,6 +325,10 @@ static void json_test(void)
 	expect(rc == 4 && output[0] == '{' && strstr(output, "\"code\": \"head-magic\"") &&
 		       strstr(output, "\"exit\": 4}\n"),
 	       "--json gave %d", rc);
+	rc = run(fsck_program, "-n -f --json", s.path);
+	expect(strstr(output, "\"holds\": 4, \"void_objects\": 3, \"semaphores\": 2") &&
+		       strstr(output, "\"ephemeral\": false"),
+	       "--json does not count held references and semaphores");
 	/* no terminal to ask on: as with -n */
 	rc = run(fsck_program, "", s.path);
 	expect(rc == 4 && strstr(output, "-p or -y"), "without options it gave %d", rc);
@@ -266,6 +342,8 @@ void bad_input_test(void)
 	no_heap_test();
 	version_test();
 	attached_test();
+	attached_holds_test();
+	ephemeral_test();
 	copy_option_test();
 	clean_test();
 	lost_test();

@@ -5,12 +5,10 @@
 #include "cases.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "format.h"
-
-#define LEFT 4	/* errors left */
-#define FIXED 1 /* errors corrected */
 
 static void damage_none(struct image *im)
 {
@@ -60,15 +58,17 @@ static void damage_active(struct image *im)
 	image_record(im, 2, PHD_REC_UNDO, off, "after", 5);
 	image_record(im, 2, PHD_REC_UNDO, roots, &im->head->roots[9], 8);
 	image_record(im, 2, PHD_REC_SET, im->super->bits_off + 32 * 13, &mask, 8);
+	image_record(im, 2, PHD_REC_UNDO, im->super->head_off + offsetof(struct phd_head, holds) + 8 * 255,
+		     &im->head->holds[255], 8);
 	memcpy(image_at(im, off), "third", 5);
 	im->head->roots[9] = 0x1234567;
+	im->head->holds[255] += 4;
 }
 
 static bool check_active(const struct image *before, const struct image *after)
 {
-	(void)before;
 	if (memcmp(image_at(after, image_chunk(after, 6) + 101), "first", 5) || after->head->roots[9] ||
-	    after->bits[4 * 13] != 0xfff) {
+	    after->head->holds[255] != before->head->holds[255] - 4 || after->bits[4 * 13] != 0xfff) {
 		printf("not rolled back\n");
 		return false;
 	}
@@ -83,6 +83,7 @@ static void damage_committed(struct image *im)
 {
 	uint64_t mask = 1ull << 30, gone = 1, word = image_chunk(im, 20);
 	uint64_t run[2] = {2, PHD_DESC_MAKE_RUN(5, 64, 2)}, extent[2] = {600, 0}, freed[2] = {3, 0};
+	uint64_t record[2] = {1, PHD_DESC_MAKE_RUN(PHD_TYPE_HOLD, sizeof(struct phd_hold), 1)};
 
 	image_dirty(im);
 	image_lane_state(im, 0, PHD_STEP_COMMITTED);
@@ -94,6 +95,7 @@ static void damage_committed(struct image *im)
 	image_record(im, 0, PHD_REC_SET, im->super->bits_off + 32 * 16, &mask, 8);
 	image_record(im, 0, PHD_REC_CLEAR, im->super->bits_off + 32 * 13, &gone, 8);
 	image_record(im, 0, PHD_REC_DESC, 20, extent, 16);
+	image_record(im, 0, PHD_REC_DESC, 24, record, 16);
 	image_record(im, 0, PHD_REC_DROPPED, 77, "abc", 3);
 	image_record(im, 0, PHD_REC_DEFER, image_chunk(im, 6), "0123456789", 10);
 	image_record(im, 0, PHD_REC_UNDO, image_chunk(im, 6) + 512, "never", 5);
@@ -113,6 +115,7 @@ static bool check_committed(const struct image *before, const struct image *afte
 	ok = ok && after->bits[4 * 16] == 1ull << 30 && after->bits[4 * 13] == 0xffe;
 	ok = ok && after->desc[20] == PHD_DESC_MAKE_EXTENT(9, 4) &&
 	     after->desc[23] == PHD_DESC_MAKE_CONT(9, 3);
+	ok = ok && after->desc[24] == PHD_DESC_MAKE_RUN(PHD_TYPE_HOLD, sizeof(struct phd_hold), 1);
 	ok = ok && !after->desc[10] && !after->desc[11] && !after->desc[12];
 	ok = ok && !*(unsigned char *)image_at(after, image_chunk(after, 6) + 512);
 	if (!ok)
@@ -422,8 +425,25 @@ static void damage_pointer(struct image *im)
 static void damage_word(struct image *im)
 {
 	*(uint64_t *)image_at(im, im->super->stripe_off + 64) = PHD_WORD(500, 1);
+	*(uint64_t *)image_at(im, im->super->stripe_off + 2 * 64 + 8) = PHD_WORD(3, 300) | PHD_NEXT_FIRST;
+	*(uint64_t *)image_at(im, im->super->stripe_off + 3 * 64 + 8) =
+		PHD_WORD(3, 2) | PHD_NEXT_FIRST; /* past */
+	((struct phd_coord *)image_at(im, im->super->coord_off))->writer_next = PHD_WORD(600, 2);
+	((struct phd_coord *)image_at(im, im->super->coord_off))->switcher_next = ~0ull;
 	*(uint64_t *)image_at(im, im->super->words_off + 16 * 7 + 8) = PHD_WORD(1, 300) | PHD_WORD_WAITERS;
 	*(uint64_t *)image_at(im, im->super->words_off + 16 * 9) = PHD_WORD(9, 1); /* a past one: fine */
+}
+
+static bool check_word(const struct image *before, const struct image *after)
+{
+	const struct phd_coord *c = image_at(after, after->super->coord_off);
+	const struct phd_stripe *s = image_at(after, after->super->stripe_off);
+
+	(void)before;
+	if (!s[1].word && !s[2].next && s[3].next && !c->writer_next && !c->switcher_next)
+		return true;
+	printf("words were not freed, or one too many\n");
+	return false;
 }
 
 static void damage_poison(struct image *im)
@@ -448,7 +468,7 @@ static bool check_attachment(const struct image *before, const struct image *aft
 }
 
 const struct fsck_case fsck_cases[] = {
-	{"clean", damage_none, 0, 0, 0, {0}, NULL},
+	{"clean", damage_none, 0, 0, 0, {"hold-void"}, NULL},
 	{"not-closed", damage_dirty, 0, 0, 0, {"state-dirty", "members"}, check_coordination},
 	{"empty-read", damage_empty_read, 0, 0, 0, {"lane-empty"}, check_coordination},
 	{"incomplete", damage_active, LEFT, FIXED, FIXED, {"lane-active"}, check_active},
@@ -509,8 +529,27 @@ const struct fsck_case fsck_cases[] = {
 	{"type-row", damage_type_row, LEFT, LEFT, FIXED, {"type-row"}, NULL},
 	{"type-duplicate", damage_type_duplicate, LEFT, LEFT, FIXED, {"type-duplicate"}, NULL},
 	{"pointer", damage_pointer, 0, 0, 0, {"pointer"}, NULL},
-	{"word", damage_word, LEFT, FIXED, FIXED, {"word"}, NULL},
+	{"word", damage_word, LEFT, FIXED, FIXED, {"word"}, check_word},
 	{"poison", damage_poison, LEFT, FIXED, FIXED, {"poison"}, NULL},
 	{"attachment", damage_attachment, LEFT, FIXED, FIXED, {"attachment"}, check_attachment},
 };
 const unsigned fsck_case_count = sizeof fsck_cases / sizeof fsck_cases[0];
+
+const struct fsck_case *fsck_case(unsigned i)
+{
+	if (i < fsck_case_count)
+		return &fsck_cases[i];
+	i -= fsck_case_count;
+	return i < resource_case_count ? &resource_cases[i] : NULL;
+}
+
+const struct fsck_case *fsck_case_named(const char *name)
+{
+	const struct fsck_case *c;
+
+	for (unsigned i = 0; (c = fsck_case(i)) != NULL; i++)
+		if (!strcmp(c->name, name))
+			return c;
+	printf("there is no case %s\n", name);
+	abort();
+}

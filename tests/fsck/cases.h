@@ -8,6 +8,8 @@
 #include "image.h"
 
 #define CODES_MAX 4u
+#define LEFT 4	/* errors left */
+#define FIXED 1 /* errors corrected */
 
 struct fsck_case {
 	const char *name;
@@ -20,7 +22,11 @@ struct fsck_case {
 	bool (*check)(const struct image *before, const struct image *after);
 };
 
-extern const struct fsck_case fsck_cases[];
-extern const unsigned fsck_case_count;
+/* All of them: fsck_cases (cases.c), then resource_cases (resources.c). NULL: there are no more. */
+const struct fsck_case *fsck_case(unsigned i);
+const struct fsck_case *fsck_case_named(const char *name);
+
+extern const struct fsck_case fsck_cases[], resource_cases[];
+extern const unsigned fsck_case_count, resource_case_count;
 
 #endif

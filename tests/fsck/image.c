@@ -12,6 +12,8 @@
 #define ROOT_SIZE 96u
 #define TYPE_SIZE 128u
 #define NODE_SIZE 48u
+#define NODE_COUNT 100u
+#define SEMAPHORE_SIZE 96u /* a cell for each of 4 members */
 
 void *image_at(const struct image *im, uint64_t off)
 {
@@ -31,6 +33,26 @@ struct phd_lane *image_lane(const struct image *im, unsigned lane)
 struct phd_root *image_root(const struct image *im, unsigned i)
 {
 	return image_at(im, image_chunk(im, 2) + i * ROOT_SIZE);
+}
+
+uint64_t image_hold_off(const struct image *im, unsigned i)
+{
+	return image_chunk(im, 14) + i * sizeof(struct phd_hold);
+}
+
+struct phd_hold *image_hold(const struct image *im, unsigned i)
+{
+	return image_at(im, image_hold_off(im, i));
+}
+
+uint64_t *image_hold_list(const struct image *im, uint64_t object_off)
+{
+	return &im->head->holds[format_hold_bucket(object_off)];
+}
+
+struct phd_permits *image_semaphore(const struct image *im, unsigned i)
+{
+	return image_at(im, image_chunk(im, 15) + i * SEMAPHORE_SIZE);
 }
 
 struct phd_state *image_state(const struct image *im, int copy)
@@ -131,14 +153,64 @@ static void type_make(struct image *im, unsigned i, uint32_t number, const char 
 
 static void nodes_make(struct image *im)
 {
-	/* a list of 100 through field 0, over both chunks; field 40 leads to the extent */
-	for (unsigned i = 0; i < 100; i++) {
+	/* a list of all through field 0, over both chunks; field 40 leads to the extent */
+	for (unsigned i = 0; i < NODE_COUNT; i++) {
 		uint64_t *node = image_at(im, image_chunk(im, 4) + i * NODE_SIZE);
 
-		node[0] = i < 99 ? image_chunk(im, 4) + (i + 1) * NODE_SIZE : 0;
+		node[0] = i < NODE_COUNT - 1 ? image_chunk(im, 4) + (i + 1) * NODE_SIZE : 0;
 		node[5] = i % 10 ? 0 : image_chunk(im, 6);
 		im->bits[4 * 4 + i / 64] |= 1ull << i % 64;
 	}
+}
+
+/* Two nodes whose records are in one list. */
+static void held_choose(struct image *im)
+{
+	for (unsigned i = 0; i < NODE_COUNT; i++)
+		for (unsigned k = 0; k < i; k++) {
+			uint64_t a = image_chunk(im, 4) + k * NODE_SIZE,
+				 b = image_chunk(im, 4) + i * NODE_SIZE;
+
+			if (format_hold_bucket(a) != format_hold_bucket(b))
+				continue;
+			im->held_off[0] = a;
+			im->held_off[1] = b;
+			return;
+		}
+	abort();
+}
+
+static void hold_make(struct image *im, unsigned i, uint64_t object_off, unsigned slot)
+{
+	uint64_t *list = image_hold_list(im, object_off);
+
+	*image_hold(im, i) = (struct phd_hold){.next_off = *list,
+					       .object_off = object_off,
+					       .attachment = 33 + slot,
+					       .slot = slot,
+					       .count = i + 1};
+	*list = image_hold_off(im, i);
+	im->bits[4 * 14] |= 1ull << i;
+}
+
+static void resources_make(struct image *im)
+{
+	run_make(im, 14, 1, PHD_TYPE_HOLD, sizeof(struct phd_hold));
+	run_make(im, 15, 1, PHD_TYPE_PERMITS, SEMAPHORE_SIZE);
+	held_choose(im);
+	hold_make(im, 0, im->held_off[0], 0);
+	hold_make(im, 1, im->held_off[0], 1);
+	hold_make(im, 2, im->held_off[1], 0);
+	hold_make(im, 3, image_chunk(im, 6), 0);
+	im->bits[4 * 15] = 3;
+	for (unsigned i = 0; i < 2; i++) {
+		struct phd_permits *p = image_semaphore(im, i);
+
+		p->total = 3;
+		p->cells[0] = (struct phd_permit_cell){33, 2};
+		p->cells[1] = (struct phd_permit_cell){34, -5};
+	}
+	root_make(im, 4, "semaphore", image_chunk(im, 15), 0);
 }
 
 static void states_make(struct image *im, const struct identity *id)
@@ -185,6 +257,7 @@ void image_make(struct image *im, const struct identity *id)
 	type_make(im, 0, 7, "node", NODE_SIZE, 2);
 	type_make(im, 1, 9, "blob", 12288, 0);
 	nodes_make(im);
+	resources_make(im);
 	for (unsigned i = 0; i < IMAGE_LANES; i++)
 		image_lane(im, i)->state = PHD_STATE(10 + i, PHD_MODE_NONE, PHD_STEP_IDLE);
 	states_make(im, id);

@@ -6,7 +6,10 @@
  *
  * The base image (256 KiB): chunks 0-1 journal; 2 a run of root entries; 3 a run of type rows; 4-5 a run of
  * `node` (type 7, 48 bytes, pointers at 0 and 40); 6-8 an extent, untyped; 10-12 an extent of type 9; 13 a
- * run of 320-byte blocks; the others free.
+ * run of 320-byte blocks; 14 a run of held references; 15 a run of semaphores; the others free.
+ *
+ * Held references, all void: nodes A and B have one list: B by attachment 33 -> A by 34 -> A by 33 (blocks
+ * 2, 1, 0 of chunk 14); block 3 is the extent at 6 by 33, in a list of its own.
  */
 #ifndef TEST_IMAGE_H
 #define TEST_IMAGE_H
@@ -25,6 +28,7 @@
 
 struct image {
 	unsigned char *bytes;
+	uint64_t held_off[2]; /* nodes A and B */
 	size_t size;
 	uint64_t ext_base[IMAGE_LANES]; /* position where the extension of a lane begins; 0: none */
 	uint64_t ext_chunk[IMAGE_LANES];
@@ -45,6 +49,10 @@ void *image_at(const struct image *im, uint64_t off);
 uint64_t image_chunk(const struct image *im, uint64_t chunk);
 struct phd_lane *image_lane(const struct image *im, unsigned lane);
 struct phd_root *image_root(const struct image *im, unsigned i); /* entry in block i of chunk 2 */
+struct phd_hold *image_hold(const struct image *im, unsigned i); /* record in block i of chunk 14 */
+uint64_t image_hold_off(const struct image *im, unsigned i);
+uint64_t *image_hold_list(const struct image *im, uint64_t object_off); /* the list that its records are in */
+struct phd_permits *image_semaphore(const struct image *im, unsigned i); /* block i of chunk 15 */
 /* Writes the checksums of superblock and state anew. */
 void image_seal(struct image *im);
 struct phd_state *image_state(const struct image *im, int copy);

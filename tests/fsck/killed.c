@@ -2,7 +2,7 @@
  *
  * killed.c: pheap-fsck -y killed at each of its writes, before it and in the middle of it; the next run must
  * end with the same bytes as one that was left alone. Names the order notes fsck-dirty, fsck-undo-idle,
- * fsck-owner-last, fsck-relink, fsck-limit and fsck-clean.
+ * fsck-owner-last, fsck-relink, fsck-hold-free, fsck-limit and fsck-clean.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -114,6 +114,6 @@ static void case_killed(const struct fsck_case *c)
 
 void killed_test(void)
 {
-	for (unsigned i = 0; i < fsck_case_count; i++)
-		case_killed(&fsck_cases[i]);
+	for (unsigned i = 0; fsck_case(i); i++)
+		case_killed(fsck_case(i));
 }

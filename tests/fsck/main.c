@@ -79,8 +79,8 @@ int main(int argc, char **argv)
 	}
 	fsck_program = argv[1];
 	fsck_program_mortal = argv[2];
-	for (unsigned i = 0; i < fsck_case_count; i++)
-		case_test(&fsck_cases[i]);
+	for (unsigned i = 0; fsck_case(i); i++)
+		case_test(fsck_case(i));
 	bad_input_test();
 	killed_test();
 	random_test(seed, count);

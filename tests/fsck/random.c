@@ -55,6 +55,10 @@ static void random_damage(struct image *im)
 		{im->super->words_off, 16 * IMAGE_CHUNKS},
 		{image_chunk(im, 2), 96 * 6},
 		{image_chunk(im, 3), 128 * 2},
+		{im->super->head_off + offsetof(struct phd_head, holds), 8 * PHD_HOLD_BUCKETS},
+		{image_chunk(im, 14), 32 * 4},
+		{image_chunk(im, 14), 32 * 4},
+		{image_chunk(im, 15), 96 * 2},
 		{image_chunk(im, 30), 128},
 	};
 	unsigned i = (unsigned)(random_next() % (sizeof places / sizeof places[0]));

@@ -14,6 +14,8 @@
 #include "crc32c.h"
 #include "layout.h"
 
+#define RECORDS 40u /* of held references */
+
 static struct phd_super *super_of(const struct image *im)
 {
 	return (struct phd_super *)(void *)im->bytes;
@@ -118,6 +120,144 @@ static void chains_find(struct fields *f, const struct image *im)
 		halves_add(f, off, sizeof(struct phd_type) + 8);
 }
 
+/* ---- held references and a semaphore ---- */
+
+static uint64_t semaphore_size(const struct phd_super *s)
+{
+	return sizeof(struct phd_permits) + s->member_count * sizeof(struct phd_permit_cell);
+}
+
+/* The last free chunks in a row with room for a run of records and a semaphore, or 0. */
+static uint64_t plant_find(const struct phd_super *s, const uint64_t *desc, uint64_t chunks)
+{
+	uint64_t want = 1 + (semaphore_size(s) + PHD_CHUNK_SIZE - 1) / PHD_CHUNK_SIZE, n = 0;
+
+	while (chunks > s->journal_count && n < want)
+		n = desc[--chunks] ? 0 : n + 1;
+	return n == want ? chunks : 0;
+}
+
+/* Blocks of the user's, as the directory has them. */
+static void objects_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+	const uint64_t *desc = at(im, s->desc_off), *bits = at(im, s->bits_off);
+
+	for (uint64_t c = 0; c < head->chunk_count && f->object_count < OBJECTS; c++) {
+		uint64_t off = s->data_off + c * PHD_CHUNK_SIZE;
+		bool run = PHD_DESC_KIND(desc[c]) == PHD_DESC_RUN;
+
+		if (PHD_DESC_TYPE(desc[c]) > PHD_TYPE_USER_MAX ||
+		    (!run && PHD_DESC_KIND(desc[c]) != PHD_DESC_EXTENT))
+			continue;
+		for (uint64_t i = 0; i < 3 && f->object_count < OBJECTS; i++)
+			if (run ? bits[c * 4] >> i & 1 : i == 0)
+				f->objects[f->object_count++] =
+					off + (run ? i * PHD_DESC_BLOCK_SIZE(desc[c]) : 0);
+	}
+}
+
+static void resources_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+	uint64_t off, cells = s->member_count < 16 ? s->member_count : 16;
+
+	region_begin(f);
+	words_add(f, s->head_off + offsetof(struct phd_head, holds), sizeof(head->holds));
+	f->plant = plant_find(s, at(im, s->desc_off), head->chunk_count);
+	objects_find(f, im);
+	if (!f->plant || !f->object_count)
+		return;
+	off = s->data_off + f->plant * PHD_CHUNK_SIZE;
+	region_begin(f);
+	words_add(f, off, RECORDS * sizeof(struct phd_hold));
+	region_begin(f);
+	for (uint64_t i = 0; i < RECORDS; i++)
+		halves_add(f, off + i * sizeof(struct phd_hold) + offsetof(struct phd_hold, slot), 8);
+	region_begin(f);
+	words_add(f, off + PHD_CHUNK_SIZE,
+		  sizeof(struct phd_permits) + cells * sizeof(struct phd_permit_cell));
+}
+
+/* Of one that is gone, or the number that the next one may get. */
+static uint64_t attachment_draw(const struct image *im, struct rng *r)
+{
+	const struct phd_coord *coord = at(im, super_of(im)->coord_off);
+	const struct phd_state *state = at(im, PHD_STATE_OFF(rng_below(r, 2)));
+
+	switch (rng_below(r, 4)) {
+	case 0:
+		return coord->attachment_next;
+	case 1:
+		return state->attachment_limit;
+	default:
+		return 1 + rng_below(r, 3);
+	}
+}
+
+/* Now and then at the edge of what the type or the library can count. */
+static uint64_t count_draw(struct rng *r)
+{
+	static const uint64_t edges[] = {1ull << 63,	   (1ull << 63) - 1, ~0ull,	1ull << 40,
+					 (1ull << 40) + 1, -(1ull << 40),    1ull << 62};
+
+	return rng_below(r, 8) ? rng_below(r, 9) - 4 : edges[rng_below(r, sizeof(edges) / sizeof(*edges))];
+}
+
+static void semaphore_plant(struct image *im, uint64_t chunk, struct rng *r)
+{
+	const struct phd_super *s = super_of(im);
+	struct phd_head *head = at(im, s->head_off);
+	uint64_t *desc = at(im, s->desc_off), off = s->data_off + chunk * PHD_CHUNK_SIZE;
+	uint64_t count = (semaphore_size(s) + PHD_CHUNK_SIZE - 1) / PHD_CHUNK_SIZE;
+	struct phd_permits *p = at(im, off);
+
+	memset(p, 0, count * PHD_CHUNK_SIZE);
+	for (uint64_t i = 0; i < count; i++)
+		desc[chunk + i] = i ? PHD_DESC_MAKE_CONT(PHD_TYPE_PERMITS, i)
+				    : PHD_DESC_MAKE_EXTENT(PHD_TYPE_PERMITS, count);
+	p->total = count_draw(r);
+	p->watcher = attachment_draw(im, r) << 16 | (rng_below(r, s->member_count) + 1);
+	for (uint32_t i = 0; i < s->member_count; i++)
+		p->cells[i] = (struct phd_permit_cell){attachment_draw(im, r), (int64_t)count_draw(r)};
+	for (uint32_t b = 0; b < PHD_ROOT_BUCKETS; b++)
+		if (head->roots[b]) {
+			struct phd_root *root = at(im, head->roots[b]);
+
+			root->off = off;
+			root->size = 0;
+			return;
+		}
+}
+
+/* What processes that died have left. Planted into the bytes, not made by the library: so each damaged file
+ * has other lists, and every list is long. */
+static void resources_plant(struct image *im, const struct fields *f, struct rng *r)
+{
+	const struct phd_super *s = super_of(im);
+	struct phd_head *head = at(im, s->head_off);
+	uint64_t *desc = at(im, s->desc_off), *bits = at(im, s->bits_off);
+	uint64_t off = s->data_off + f->plant * PHD_CHUNK_SIZE;
+
+	desc[f->plant] = PHD_DESC_MAKE_RUN(PHD_TYPE_HOLD, sizeof(struct phd_hold), 1);
+	memset(&bits[f->plant * 4], 0, sizeof(struct phd_bits));
+	for (uint64_t i = 0; i < RECORDS; i++, off += sizeof(struct phd_hold)) {
+		uint64_t object_off = f->objects[rng_below(r, f->object_count)];
+		uint64_t *list = &head->holds[PHD_HOLD_BUCKET(object_off)];
+
+		*(struct phd_hold *)at(im, off) = (struct phd_hold){.next_off = *list,
+								    .object_off = object_off,
+								    .attachment = attachment_draw(im, r),
+								    .slot = i % 4 % s->member_count,
+								    .count = 1 + (uint32_t)rng_below(r, 3)};
+		*list = off;
+		bits[f->plant * 4 + i / 64] |= 1ull << i % 64;
+	}
+	semaphore_plant(im, f->plant + 1, r);
+}
+
 static void values_find(struct fields *f, const struct image *im)
 {
 	const struct phd_super *s = super_of(im);
@@ -151,7 +291,7 @@ static void values_find(struct fields *f, const struct image *im)
 				  16};
 	size_t n = sizeof(fixed) / sizeof(*fixed);
 
-	f->values = malloc((n + head->chunk_count + PHD_ROOT_BUCKETS) * 8);
+	f->values = malloc((n + head->chunk_count + PHD_ROOT_BUCKETS + OBJECTS) * 8);
 	if (!f->values)
 		abort();
 	memcpy(f->values, fixed, sizeof(fixed));
@@ -160,6 +300,8 @@ static void values_find(struct fields *f, const struct image *im)
 	for (uint32_t i = 0; i < PHD_ROOT_BUCKETS; i++)
 		if (head->roots[i])
 			f->values[n++] = head->roots[i];
+	for (uint32_t i = 0; i < f->object_count; i++)
+		f->values[n++] = f->objects[i];
 	f->value_count = n;
 }
 
@@ -176,10 +318,10 @@ void fields_find(struct fields *f, const struct image *im)
 	words_add(f, s->member_off, s->member_count * sizeof(struct phd_member));
 	region_begin(f);
 	for (uint32_t i = 0; i <= s->stripe_count; i++)
-		field_add(f, s->stripe_off + i * sizeof(struct phd_stripe), 8);
+		words_add(f, s->stripe_off + i * sizeof(struct phd_stripe), 16);
 	lanes_find(f, im);
 	region_begin(f);
-	words_add(f, s->head_off, sizeof(*head));
+	words_add(f, s->head_off, offsetof(struct phd_head, holds));
 	region_begin(f);
 	words_add(f, s->desc_off, (head->chunk_count + 2) * 8);
 	region_begin(f);
@@ -187,6 +329,7 @@ void fields_find(struct fields *f, const struct image *im)
 	region_begin(f);
 	words_add(f, s->words_off, head->chunk_count * sizeof(struct phd_words));
 	chains_find(f, im);
+	resources_find(f, im);
 	values_find(f, im);
 	f->region_first[f->region_count] = f->count;
 }
@@ -251,6 +394,8 @@ void damage_fields(struct image *im, const struct fields *f, struct rng *r)
 {
 	uint64_t n = rng_below(r, 10), count = n < 6 ? 1 : n < 9 ? 2 + rng_below(r, 3) : 5 + rng_below(r, 15);
 
+	if (f->plant && f->object_count && rng_below(r, 2))
+		resources_plant(im, f, r);
 	while (count--)
 		field_damage(im, f, r);
 	if (rng_below(r, 2))
@@ -424,4 +569,54 @@ void image_seal(struct image *im)
 		super->crc = ph_crc32c(0, super, offsetof(struct phd_super, crc));
 		state->crc = ph_crc32c(0, state, offsetof(struct phd_state, crc));
 	}
+}
+
+/* ---- use ---- */
+
+static void holds_use(pheap *h, struct rng *r)
+{
+	const void *p = NULL;
+
+	for (uint64_t i = 1 + rng_below(r, 30); i; i--) {
+		const void *next = pheap_next(h, UINT32_MAX, p);
+
+		if (!next)
+			break;
+		p = next;
+		if (rng_below(r, 3) == 0)
+			(void)pheap_hold(h, p);
+		if (rng_below(r, 3) == 0)
+			(void)pheap_release(h, p);
+	}
+}
+
+static void permits_delete(pheap *h, const pheap_permits *p)
+{
+	pheap_tx *tx;
+
+	if (pheap_begin(h, 0, &tx))
+		return;
+	(void)pheap_permits_delete(tx, p);
+	(void)!pheap_commit(tx);
+}
+
+void resources_use(pheap *h, struct rng *r)
+{
+	char name[64] = "";
+	int64_t free_count;
+
+	holds_use(h, r);
+	for (int i = 0; i < 100 && pheap_root_next(h, name) == 0; i++) {
+		const pheap_permits *p = pheap_find(h, name);
+
+		if (pheap_permits_available(h, p, &free_count))
+			continue;
+		(void)pheap_permits_take(h, p, 1 + rng_below(r, 4), 0);
+		(void)pheap_permits_lend(h, p, 1 + rng_below(r, 4));
+		(void)pheap_permits_give(h, p, 1 + rng_below(r, 4));
+		(void)pheap_permits_available(h, p, &free_count);
+		if (rng_below(r, 4) == 0)
+			permits_delete(h, p);
+	}
+	(void)pheap_recover(h, NULL);
 }

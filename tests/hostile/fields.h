@@ -20,6 +20,8 @@ struct field {
 	uint32_t size; /* bytes: 4 or 8 */
 };
 
+#define OBJECTS 24u /* blocks that may be held */
+
 struct fields {
 	struct field *all;
 	size_t count, room;
@@ -27,6 +29,9 @@ struct fields {
 	size_t region_first[32]; /* regions are consecutive in all[] */
 	uint64_t *values;	 /* numbers that mean something in this file */
 	size_t value_count;
+	uint64_t plant; /* chunk where held references and a semaphore can be put, 0: nowhere */
+	uint64_t objects[OBJECTS];
+	uint32_t object_count;
 };
 
 void fields_find(struct fields *f, const struct image *im);
@@ -38,5 +43,8 @@ void damage_bytes(struct image *im, struct rng *r);
 void damage_log(struct image *im, const struct fields *f, struct rng *r); /* a lane with made-up records */
 void damage_coordination(struct image *im, struct rng *r);		  /* all of kind B, random */
 void image_seal(struct image *im);
+
+/* Holds, releases, takes, gives and deletes what there is; errors are fine. */
+void resources_use(pheap *h, struct rng *r);
 
 #endif

@@ -19,8 +19,7 @@ static bool bit_get(const uint64_t *words, uint64_t bit)
 	return words[bit / 64] >> bit % 64 & 1;
 }
 
-/* Block number idx of the run or extent whose head is chunk; false: there is none, or it is free. */
-static bool block_at(const struct fsck *f, uint64_t chunk, uint64_t idx, struct block *ret)
+bool block_at(const struct fsck *f, uint64_t chunk, uint64_t idx, struct block *ret)
 {
 	uint64_t desc = f->desc[chunk], size;
 
@@ -61,11 +60,15 @@ bool block_find(const struct fsck *f, uint64_t off, struct block *ret)
 	return block_at(f, chunk, in / PHD_DESC_BLOCK_SIZE(desc), ret);
 }
 
+uint64_t block_room(const struct fsck *f, uint64_t chunk)
+{
+	return PHD_DESC_KIND(f->desc[chunk]) == PHD_DESC_EXTENT ? 1 : format_run_blocks(f->desc[chunk]);
+}
+
 bool block_next(const struct fsck *f, uint64_t *chunk, uint64_t *idx, struct block *ret)
 {
 	for (; *chunk < f->chunk_count; ++*chunk, *idx = 0) {
-		uint64_t desc = f->desc[*chunk],
-			 n = PHD_DESC_KIND(desc) == PHD_DESC_EXTENT ? 1 : format_run_blocks(desc);
+		uint64_t n = block_room(f, *chunk);
 
 		while (*idx < n)
 			if (block_at(f, *chunk, (*idx)++, ret))
@@ -82,4 +85,16 @@ bool block_seen(const struct fsck *f, const struct block *b)
 void block_mark(struct fsck *f, const struct block *b)
 {
 	f->seen[b->seen_idx / 64] |= 1ull << b->seen_idx % 64;
+}
+
+void block_unmark(struct fsck *f, const struct block *b)
+{
+	f->seen[b->seen_idx / 64] &= ~(1ull << b->seen_idx % 64);
+}
+
+void block_free(struct fsck *f, const struct block *b)
+{
+	bits_set(f, b->seen_idx / 64, f->bits[b->seen_idx / 64] & ~(1ull << b->seen_idx % 64));
+	f->block_count--;
+	f->block_size_sum -= b->size;
 }

@@ -134,6 +134,21 @@ uint64_t format_name_hash(const char *name)
 	return hash;
 }
 
+unsigned format_hold_bucket(uint64_t object_off)
+{
+	return (unsigned)((object_off >> 3) * 0x9e3779b97f4a7c15ull >> 56);
+}
+
+bool format_attachment_valid(uint64_t attachment)
+{
+	return attachment && attachment < 1ull << 45;
+}
+
+bool format_type_valid(uint32_t type)
+{
+	return type <= PHD_TYPE_PERMITS && type != PHD_TYPE_JOURNAL;
+}
+
 uint64_t format_run_blocks(uint64_t desc)
 {
 	uint64_t count = PHD_DESC_RUN_COUNT(desc);

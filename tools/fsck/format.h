@@ -28,6 +28,13 @@ bool format_state_valid(const struct phd_state *s);
 /* A name that ends within its field and is not empty. */
 bool format_name_valid(const char name[PHD_NAME_SIZE]);
 uint64_t format_name_hash(const char *name);
+/* The list of held references that this object's are in. */
+unsigned format_hold_bucket(uint64_t object_off);
+/* A number that a member can have had. From 2^45 on it is damage: nobody attaches that often, and a limit
+ * above it would leave too few numbers up to 2^46, where the library stops. */
+bool format_attachment_valid(uint64_t attachment);
+/* Can runs and extents past the journal have this type? */
+bool format_type_valid(uint32_t type);
 /* Blocks that a run with this descriptor holds; 0 if the descriptor is no possible run. */
 uint64_t format_run_blocks(uint64_t desc);
 /* Chunks that a file of this size backs. */

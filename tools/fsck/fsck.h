@@ -67,6 +67,16 @@ enum fsck_problem {
 	PR_DESC_OVERLAP,
 	PR_DESC_LONG,
 	PR_BITS_PAST_END,
+	PR_SEMAPHORE_TOTAL,
+	PR_SEMAPHORE_CELL,
+	PR_HOLD_LINK,
+	PR_HOLD_CYCLE,
+	PR_HOLD_FIELD,
+	PR_HOLD_BUCKET,
+	PR_HOLD_OBJECT,
+	PR_HOLD_DUPLICATE,
+	PR_HOLD_ORPHAN,
+	PR_HOLD_VOID,
 	PR_ROOT_LINK,
 	PR_ROOT_CYCLE,
 	PR_ROOT_NAME,
@@ -118,6 +128,9 @@ struct fsck {
 	uint64_t lane_back, lane_forward, repair_count;
 	uint64_t chunk_free_count, run_count, extent_count, block_count, block_size_sum;
 	uint64_t root_count, type_count, pointer_count;
+	uint64_t hold_count, hold_void_count; /* records in lists; objects that nobody holds any more */
+	uint64_t semaphore_count;
+	uint64_t attachment_max, attachment_off; /* in records and cells: the highest, and where it is */
 	uint64_t error_fixed, error_left, warning_count, notice_count;
 	uint64_t problem_count[PR_COUNT];
 	bool pointers_followed; /* those that the type table declares */
@@ -171,6 +184,7 @@ void pass_coordination(struct fsck *f);
 /* pass3.c, pass4.c: for pass 5 */
 void desc_set(struct fsck *f, uint64_t chunk, uint64_t desc);
 void bits_set(struct fsck *f, uint64_t word_idx, uint64_t word);
+void desc_untype(struct fsck *f, uint64_t chunk); /* the run or extent that begins there becomes type 0 */
 
 /* block.c: blocks of the directory in memory */
 struct block {
@@ -180,14 +194,24 @@ struct block {
 };
 /* True iff off is the start of an allocated block (the journal is none). */
 bool block_find(const struct fsck *f, uint64_t off, struct block *ret);
+/* Block number idx of the run or extent whose head is chunk; false: there is none, or it is free. */
+bool block_at(const struct fsck *f, uint64_t chunk, uint64_t idx, struct block *ret);
+/* How many blocks the run or extent that begins at chunk has; 0: none begins there. */
+uint64_t block_room(const struct fsck *f, uint64_t chunk);
 /* Cursor over allocated blocks in order of offset; *chunk and *idx start at 0. */
 bool block_next(const struct fsck *f, uint64_t *chunk, uint64_t *idx, struct block *ret);
 bool block_seen(const struct fsck *f, const struct block *b);
 void block_mark(struct fsck *f, const struct block *b);
+void block_unmark(struct fsck *f, const struct block *b);
+void block_free(struct fsck *f, const struct block *b); /* of a run */
 uint64_t chunk_off(const struct fsck *f, uint64_t chunk);
 
-/* types.c: second half of pass 5 */
-void types_check(struct fsck *f);
+/* The other parts of pass 5. */
+void semaphores_check(struct fsck *f); /* semaphores.c */
+void holds_check(struct fsck *f);      /* holds.c */
+void types_check(struct fsck *f);      /* types.c */
+/* pass5.c: a durable record names this attachment: no member to come may have the number. */
+void attachment_note(struct fsck *f, uint64_t attachment, uint64_t off);
 
 /* log.c: the log of a lane, section 5 of FORMAT.md */
 struct log_segment {

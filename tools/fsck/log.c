@@ -177,10 +177,11 @@ static bool range_valid(const struct fsck *f, uint64_t off, uint64_t n, const ui
 	} head[] = {
 		{f->super.head_off + offsetof(struct phd_head, types_off), 8},
 		{f->super.head_off + offsetof(struct phd_head, roots), 8 * PHD_ROOT_BUCKETS},
+		{f->super.head_off + offsetof(struct phd_head, holds), 8 * PHD_HOLD_BUCKETS},
 	};
 	uint64_t data = f->super.data_off, size = f->chunk_count * PHD_CHUNK_SIZE;
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3; i++)
 		if (off >= head[i].off && off - head[i].off <= head[i].size &&
 		    n <= head[i].size - (off - head[i].off))
 			return true;
@@ -210,9 +211,9 @@ static bool desc_valid(struct fsck *f, struct log *log, const struct log_record 
 		return !desc;
 	case PHD_DESC_RUN:
 		return format_run_blocks(desc) && PHD_DESC_RUN_COUNT(desc) == count &&
-		       PHD_DESC_TYPE(desc) < PHD_TYPE_JOURNAL;
+		       format_type_valid(PHD_DESC_TYPE(desc));
 	case PHD_DESC_EXTENT:
-		return PHD_DESC_COUNT(desc) == count && PHD_DESC_TYPE(desc) < PHD_TYPE_JOURNAL;
+		return PHD_DESC_COUNT(desc) == count && format_type_valid(PHD_DESC_TYPE(desc));
 	default:
 		return false;
 	}

@@ -96,6 +96,8 @@ static void state_read(struct fsck *f)
 	}
 	if (f->state_copy < 0) {
 		f->state.attachment_limit = attachment_guess(f);
+		/* it was entered: an ephemeral heap that never was holds nothing that could be missed */
+		f->state.open_gen = 1;
 		if (problem(f, PR_STATE_NONE, PHD_STATE_OFF(0), "both checksums are wrong"))
 			image_write_state(f, false);
 		return;

@@ -26,6 +26,18 @@ void desc_set(struct fsck *f, uint64_t chunk, uint64_t desc)
 	image_write_word(f, desc_at(f, chunk), desc);
 }
 
+void desc_untype(struct fsck *f, uint64_t chunk)
+{
+	const uint64_t type = 0x1ffffull << 2, old = f->desc[chunk];
+
+	desc_set(f, chunk, old & ~type);
+	for (uint64_t i = chunk + 1; i < f->chunk_count; i++) {
+		if (f->desc[i] != PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(old), i - chunk))
+			break;
+		desc_set(f, i, f->desc[i] & ~type);
+	}
+}
+
 /* buf is zeroed memory: holes of the file are skipped, so they cost neither time nor memory. */
 static void region_load(struct fsck *f, uint64_t off, void *buf, uint64_t n)
 {
@@ -89,7 +101,7 @@ static void type_check(struct fsck *f, uint64_t chunk)
 	uint64_t desc = f->desc[chunk];
 	uint32_t type = PHD_DESC_TYPE(desc);
 
-	if (type < PHD_TYPE_JOURNAL || (type == PHD_TYPE_JOURNAL && !chunk && f->super.journal_count))
+	if (format_type_valid(type) || (type == PHD_TYPE_JOURNAL && !chunk && f->super.journal_count))
 		return;
 	if (problem(f, PR_DESC_TYPE, desc_at(f, chunk), "chunk %llu: type %u", (ull)chunk, type))
 		desc_set(f, chunk, desc & ~(0x1ffffull << 2));

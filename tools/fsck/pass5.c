@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * pass5.c: named roots. The type table is in types.c.
+ * pass5.c: named roots. Before them come semaphores (semaphores.c) and held references (holds.c), whose
+ * repairs may give blocks back to the program; behind them the type table (types.c).
  *
  * Needs:  f->desc and f->bits from passes 3 and 4.
  * Checks: each list of names: links, rings, names, buckets, duplicates, what a name means and its size;
@@ -83,7 +84,7 @@ static void target_check(struct fsck *f, const struct phd_root *entry, uint64_t 
 	f->root_count += entry->off != 0;
 	if (!entry->off)
 		return;
-	if (!block_find(f, entry->off, &b) || b.type > PHD_TYPE_USER_MAX) {
+	if (!block_find(f, entry->off, &b) || (b.type > PHD_TYPE_USER_MAX && b.type != PHD_TYPE_PERMITS)) {
 		if (problem(f, PR_ROOT_TARGET, off, "'%s': offset 0x%llx", entry->name, (ull)entry->off))
 			image_write_word(f, off + offsetof(struct phd_root, off), 0);
 		return;
@@ -189,11 +190,21 @@ static void orphans_check(struct fsck *f, struct names *t)
 	}
 }
 
+void attachment_note(struct fsck *f, uint64_t attachment, uint64_t off)
+{
+	if (attachment <= f->attachment_max)
+		return;
+	f->attachment_max = attachment;
+	f->attachment_off = off;
+}
+
 void pass_names(struct fsck *f)
 {
 	struct names t = {0};
 
 	f->seen = memory_get(f, f->chunk_count, sizeof(struct phd_bits), "the blocks seen");
+	semaphores_check(f);
+	holds_check(f);
 	names_open(f, &t);
 	for (unsigned bucket = 0; bucket < PHD_ROOT_BUCKETS; bucket++)
 		bucket_check(f, &t, bucket);

@@ -3,9 +3,11 @@
  * pass6.c: coordination: what is left of processes that are gone.
  *
  * Needs:  every lane idle (pass 2); nobody attached: then no word here belongs to anybody, and nothing in it
- *         is trusted.
- * Checks: poison; attachment numbers against the durable limit; lock words that a lane to come could take
- *         for its own; rows of members, owners and notes of lanes.
+ *         is trusted. What the first opener sets anyway (gate, lane_limit, recovered_count, reaped,
+ *         hold_buckets) is not looked at.
+ * Checks: poison; attachment numbers, those of held references and semaphores too, against the durable
+ *         limit; lock words and waiters that a lane to come could take for its own; rows of members, owners
+ *         and notes of lanes.
  * Gives:  a heap that the next opener finds as the last closer would have left it.
  *
  * Order among these stores does not matter but for the limit (fsck-limit): each is a word that means nothing
@@ -38,20 +40,24 @@ static uint64_t attachment_max(struct fsck *f)
 	return max;
 }
 
-static void attachment_check(struct fsck *f)
+static void limit_check(struct fsck *f, uint64_t max, uint64_t off)
 {
-	uint64_t max = attachment_max(f);
-
-	/* rows of another boot or file say nothing about this one */
-	if (f->was_clean || !f->same_boot || !f->same_file || max < f->state.attachment_limit)
-		return;
-	if (!problem(f, PR_ATTACHMENT, f->super.member_off, "%llu, the limit is %llu", (ull)max,
+	if (!max || max < f->state.attachment_limit ||
+	    !problem(f, PR_ATTACHMENT, off, "%llu, the limit is %llu", (ull)max,
 		     (ull)f->state.attachment_limit) ||
-	    max >= 1ull << 46)
-		return; /* so large a number was never given out: the row goes, the limit stays */
+	    !format_attachment_valid(max))
+		return; /* a number that was never given out: the row goes, the limit stays */
 	/* ORDER(fsck-limit): limit durable before the row that shows it goes. Crash between: as before. */
 	f->state.attachment_limit = max + 1;
 	image_write_state(f, false);
+}
+
+static void attachment_check(struct fsck *f)
+{
+	/* rows of another boot or file say nothing about this one; records and cells are durable */
+	if (!f->was_clean && f->same_boot && f->same_file)
+		limit_check(f, attachment_max(f), f->super.member_off);
+	limit_check(f, f->attachment_max, f->attachment_off);
 }
 
 /* True iff the word could be taken for held by a lane or member that is still to come. */
@@ -98,23 +104,26 @@ static void chunk_words_check(struct fsck *f, const uint64_t *lane_gens)
 static void words_check(struct fsck *f)
 {
 	static const size_t coord_words[] = {
-		offsetof(struct phd_coord, writer),
-		offsetof(struct phd_coord, switcher),
-		offsetof(struct phd_coord, directory),
-		offsetof(struct phd_coord, growth),
+		offsetof(struct phd_coord, writer),    offsetof(struct phd_coord, writer_next),
+		offsetof(struct phd_coord, switcher),  offsetof(struct phd_coord, switcher_next),
+		offsetof(struct phd_coord, directory), offsetof(struct phd_coord, growth),
 	};
 	uint64_t *lane_gens = memory_get(f, f->super.lane_count, 8, "the lanes");
 
 	for (uint32_t i = 0; i < f->super.lane_count; i++)
 		lane_gens[i] =
 			PHD_STATE_GEN(image_read_word(f, f->super.lane_off + i * sizeof(struct phd_lane)));
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < sizeof coord_words / sizeof coord_words[0]; i++)
 		word_check(f, lane_gens, f->super.coord_off + coord_words[i],
 			   image_read_word(f, f->super.coord_off + coord_words[i]), "word of the heap", i);
 	for (uint64_t i = 0; i <= f->super.stripe_count; i++) {
 		uint64_t off = f->super.stripe_off + i * sizeof(struct phd_stripe);
+		struct phd_stripe s;
 
-		word_check(f, lane_gens, off, image_read_word(f, off), "stripe", i);
+		image_read(f, off, &s, sizeof s);
+		word_check(f, lane_gens, off, s.word, "stripe", i);
+		word_check(f, lane_gens, off + offsetof(struct phd_stripe, next), s.next, "waiter of stripe",
+			   i);
 	}
 	chunk_words_check(f, lane_gens);
 	free(lane_gens);

@@ -84,6 +84,27 @@ static const struct row table[PR_COUNT] = {
 	[PR_DESC_LONG] = {"desc-long", "a run or extent goes past the last chunk", "Cut it", ERROR, false},
 	[PR_BITS_PAST_END] = {"bits-past-end", "bits past the last block of a run are set", "Clear them",
 			      ERROR, false},
+	[PR_SEMAPHORE_TOTAL] = {"semaphore-total", "a semaphore has more permits than one can have",
+				"Leave it none", ERROR, false},
+	[PR_SEMAPHORE_CELL] = {"semaphore-cell", "what a member has of a semaphore is impossible", "Clear it",
+			       ERROR, false},
+	[PR_HOLD_LINK] = {"hold-link", "a list of held references leads to something that is no record",
+			  "End the list there", ERROR, false},
+	[PR_HOLD_CYCLE] = {"hold-cycle", "a list of held references leads back to a record already seen",
+			   "End the list there", ERROR, false},
+	[PR_HOLD_FIELD] = {"hold-field", "a record of a held reference names an impossible holder",
+			   "Make it one that is gone", ERROR, false},
+	[PR_HOLD_BUCKET] = {"hold-bucket", "a record of a held reference is in the list of other objects",
+			    "Take it out of the list", ERROR, false},
+	[PR_HOLD_OBJECT] = {"hold-object", "a held reference is not to an allocated block of a program",
+			    "Take it out of the list", ERROR, false},
+	[PR_HOLD_DUPLICATE] = {"hold-duplicate", "two records say what one member holds of one object",
+			       "Take the second one out", ERROR, false},
+	[PR_HOLD_ORPHAN] = {"hold-orphan", "a record of a held reference is in no list", "Free it", ERROR,
+			    false},
+	[PR_HOLD_VOID] = {"hold-void",
+			  "objects that nobody holds any more wait for the next open to free them", NULL,
+			  NOTICE, false},
 	[PR_ROOT_LINK] = {"root-link", "a list of names leads to something that is no entry",
 			  "End the list there", ERROR, false},
 	[PR_ROOT_CYCLE] = {"root-cycle", "a list of names leads back to an entry already seen",
@@ -246,7 +267,7 @@ static const char *const pass_titles[] = {
 	"journal",
 	"chunk directory",
 	"runs and bitmaps",
-	"names and types",
+	"semaphores, held references, names and types",
 	"coordination",
 };
 
@@ -391,6 +412,9 @@ static void summary_json(const struct fsck *f, int rc)
 		{"roots", f->root_count},
 		{"types", f->type_count},
 		{"pointers", f->pointer_count},
+		{"holds", f->hold_count},
+		{"void_objects", f->hold_void_count},
+		{"semaphores", f->semaphore_count},
 	};
 	bool more = false;
 
@@ -401,8 +425,8 @@ static void summary_json(const struct fsck *f, int rc)
 				: "clean",
 	       f->attached ? "true" : "false", f->was_clean ? "true" : "false",
 	       f->repair_count ? "true" : "false");
-	printf(", \"checked\": %s, \"data_lost\": %s", f->desc ? "true" : "false",
-	       f->lost_count ? "true" : "false");
+	printf(", \"checked\": %s, \"data_lost\": %s, \"ephemeral\": %s", f->desc ? "true" : "false",
+	       f->lost_count ? "true" : "false", f->super.compat & PHD_COMPAT_EPHEMERAL ? "true" : "false");
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
 		printf(", \"%s\": %llu", rows[i].name, (unsigned long long)rows[i].value);
 	printf(", \"counts\": {");
@@ -425,12 +449,33 @@ static void summary_lost(const struct fsck *f)
 	printf("; restore a copy if you can\n");
 }
 
+/* Nobody has it, and somebody had: whoever opens it next removes the file and starts with a new one. */
+static bool ephemeral_over(const struct fsck *f)
+{
+	return f->super.compat & PHD_COMPAT_EPHEMERAL && !f->attached && f->state_copy >= 0 &&
+	       f->state.open_gen;
+}
+
+static void summary_ephemeral(const struct fsck *f)
+{
+	if (!(f->super.compat & PHD_COMPAT_EPHEMERAL))
+		return;
+	printf("; ephemeral");
+	if (f->attached)
+		printf(": it goes with its last user");
+	else if (ephemeral_over(f))
+		printf(", and its users are gone: the next open removes it");
+}
+
 static void summary_detail(const struct fsck *f)
 {
 	printf("  %llu chunks, %llu free; %llu runs, %llu extents; %llu blocks of %llu bytes in all\n",
 	       (unsigned long long)f->chunk_count, (unsigned long long)f->chunk_free_count,
 	       (unsigned long long)f->run_count, (unsigned long long)f->extent_count,
 	       (unsigned long long)f->block_count, (unsigned long long)f->block_size_sum);
+	printf("  %llu semaphores; %llu held references, %llu objects wait to be freed\n",
+	       (unsigned long long)f->semaphore_count, (unsigned long long)f->hold_count,
+	       (unsigned long long)f->hold_void_count);
 	printf("  %llu names, %llu types, %llu pointer fields followed; %llu notices\n",
 	       (unsigned long long)f->root_count, (unsigned long long)f->type_count,
 	       (unsigned long long)f->pointer_count, (unsigned long long)f->notice_count);
@@ -463,6 +508,7 @@ void problem_summary(struct fsck *f, int rc)
 		printf("; %llu of %llu chunks in use",
 		       (unsigned long long)(f->chunk_count - f->chunk_free_count),
 		       (unsigned long long)f->chunk_count);
+	summary_ephemeral(f);
 	putchar('\n');
 	if (f->verbose && f->desc)
 		summary_detail(f);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * types.c: second half of pass 5: the type table, and the pointers that it declares.
+ * types.c: last part of pass 5: the type table, and the pointers that it declares.
  *
  * Needs:  f->desc, f->bits, f->seen.
  * Checks: the list of rows: links, rings, fields, each number once. With -f or -v, or when passes 1 to 5 found
