@@ -92,7 +92,7 @@ static void on_changed(uint64_t off, uint64_t word)
 }
 #endif
 
-static void report_to(struct explore *x, struct level *l, bool record)
+void explore_report(struct explore *x, struct level *l, bool record)
 {
 	if (x->current)
 		flush(x->current);
@@ -118,12 +118,12 @@ static void report_to(struct explore *x, struct level *l, bool record)
 
 void explore_on(struct explore *x)
 {
-	report_to(x, &x->levels[0], true);
+	explore_report(x, &x->levels[0], true);
 }
 
 void explore_off(struct explore *x)
 {
-	report_to(x, NULL, false);
+	explore_report(x, NULL, false);
 }
 
 void explore_init(struct explore *x)
@@ -163,6 +163,7 @@ static void rebase(struct explore *x, struct level *l, const char *image, uint64
 void explore_rebase(struct explore *x)
 {
 	rebase(x, &x->levels[0], x->levels[0].file->bytes, x->levels[0].file->size);
+	x->levels[0].base_named = x->levels[0].file->named;
 }
 
 /* --- messages --- */
@@ -206,7 +207,7 @@ static void load(struct level *to, const struct level *from)
 	struct memfile *f = to->file;
 
 	memfile_kill(f);
-	f->named = true;
+	f->named = from->base_named;
 	f->space = 0;
 	f->size = from->base_size;
 #ifdef KILL_TRAP
@@ -222,7 +223,10 @@ static void load(struct level *to, const struct level *from)
 static void apply(struct explore *x, struct level *l, const struct event *e)
 {
 	if (!e->n) {
-		l->base_size = e->data;
+		if (e->data == MEMFILE_UNNAMED)
+			l->base_named = false;
+		else
+			l->base_size = e->data;
 		return;
 	}
 	memcpy(l->base + e->off, &e->data, e->n);
@@ -233,7 +237,7 @@ static void apply(struct explore *x, struct level *l, const struct event *e)
 static bool changes(const struct level *l, const struct event *e)
 {
 	if (!e->n)
-		return e->data != l->base_size;
+		return e->data == MEMFILE_UNNAMED ? l->base_named : e->data != l->base_size;
 	return memcmp(l->base + e->off, &e->data, e->n) != 0;
 }
 
@@ -259,16 +263,16 @@ static bool dull(const struct level *l, size_t i)
 	return true;
 }
 
-int explore_match(struct explore *x, pheap *h, char *why, size_t n)
+static int match(struct explore *x, pheap *h, uint32_t whose, char *why, size_t n)
 {
 	char why_after[200] = "";
 	int fits = 0;
 
-	if (oracle_check(h, x->before, why, n) == 0)
+	if (oracle_check(h, x->before, whose, why, n) == 0)
 		fits |= 1;
 	if (x->after->main.seq == x->before->main.seq) /* aborted, or nothing was to change */
 		return fits ? 3 : -1;
-	if (oracle_check(h, x->after, why_after, sizeof(why_after)) == 0)
+	if (oracle_check(h, x->after, whose, why_after, sizeof(why_after)) == 0)
 		fits |= 2;
 	if (!fits) {
 		size_t have = strlen(why);
@@ -276,6 +280,16 @@ int explore_match(struct explore *x, pheap *h, char *why, size_t n)
 		snprintf(why + have, n - have, "; nor after: %s", why_after);
 	}
 	return fits ? fits : -1;
+}
+
+int explore_match(struct explore *x, pheap *h, const struct level *l, uint32_t whose, char *why, size_t n)
+{
+	int fits = match(x, h, whose, why, n);
+	const struct oracle_model *m = fits & 1 ? x->before : x->after;
+
+	if (fits > 0 && oracle_structure(l->file->bytes, l->file->size, oracle_records(m, whose), why, n))
+		return -1;
+	return fits;
 }
 
 /* --- one image --- */
@@ -340,7 +354,7 @@ static int lived(pheap *h, const struct oracle *o, char *why, size_t n)
 {
 	char text[256];
 
-	if (oracle_check(h, &o->working, text, sizeof(text)) == 0)
+	if (oracle_check(h, &o->working, ORACLE_BOTH, text, sizeof(text)) == 0)
 		return 0;
 	snprintf(why, n, "after transaction %llu of a life after recovery: %s",
 		 (unsigned long long)o->tx_count, text);
@@ -355,7 +369,7 @@ static int follow(struct explore *x, pheap *h, const struct oracle_model *m, cha
 	int rc = 0;
 
 	x->follow_count++;
-	oracle_resume(&o, h, m, x->seed ^ x->points);
+	oracle_resume(&o, h, m, x->seed ^ x->turn);
 	o.store = x->oracle->store;
 	for (unsigned i = 0; !rc && i < 3; i++) {
 		rc = oracle_tx(&o);
@@ -382,29 +396,57 @@ static int recover(struct explore *x, struct level *l, bool record, bool extras,
 	int fits;
 	pheap *h;
 
-	report_to(x, l, record);
+	explore_report(x, l, record);
 	if (open_file(l, &h, why, n)) {
-		report_to(x, NULL, false);
+		explore_report(x, NULL, false);
 		return -1;
 	}
-	fits = explore_match(x, h, why, n);
-	if (fits > 0 && oracle_structure(l->file->bytes, l->file->size, why, n))
-		fits = -1;
-	if (fits > 0 && extras && every(x->points, x->follow_every) &&
+	fits = explore_match(x, h, l, 0, why, n);
+	if (fits > 0 && extras && every(x->turn, x->follow_every) &&
 	    follow(x, h, fits & 1 ? x->before : x->after, why, n))
 		fits = -1;
 	if (pheap_current(h))
 		pheap_abort(pheap_current(h));
 	if (close_file(h, why, n))
 		fits = -1;
-	report_to(x, l, false);
-	if (fits > 0 && extras && every(x->points, x->again_every) && open_again(x, l, why, n))
+	explore_report(x, l, false);
+	if (fits > 0 && extras && every(x->turn, x->again_every) && open_again(x, l, why, n))
 		fits = -1;
-	report_to(x, NULL, false);
+	explore_report(x, NULL, false);
 	return fits;
 }
 
-static int cut_recovery(struct explore *x, struct level *l, int want, char *why, size_t n);
+/* All users of an ephemeral heap are dead: so is it, whatever its bytes say. 3: both models fit. */
+static int gone(struct explore *x, struct level *l, bool record, char *why, size_t n)
+{
+	struct pheap_options opt = oracle_options(x->turn);
+	char path[16];
+	pheap *h;
+	int rc;
+
+	x->gone_count++;
+	snprintf(path, sizeof(path), "mem:%u", l->depth);
+	explore_report(x, l, record);
+	rc = pheap_open(path, 0, NULL, &h);
+	explore_report(x, NULL, false);
+	if (rc != -ENOENT || l->file->named) {
+		snprintf(why, n, "all users of an ephemeral heap died: open: %d (%s)%s", rc,
+			 pheap_error_detail(NULL), l->file->named ? "; it has its name" : "");
+		return -1;
+	}
+	if (!record && every(x->turn, x->follow_every)) {
+		memfile_clear(l->file);
+		memset(l->stale, 1, sizeof(l->stale));
+		rc = pheap_open(path, PHEAP_CREATE | PHEAP_EPHEMERAL, &opt, &h);
+		if (rc || pheap_next(h, UINT32_MAX, NULL) || pheap_close(h) || l->file->named) {
+			snprintf(why, n, "a new ephemeral heap: %d (%s)", rc, pheap_error_detail(NULL));
+			return -1;
+		}
+	}
+	return 3;
+}
+
+static int cut_recovery(struct explore *x, struct level *l, int want, bool joined, char *why, size_t n);
 
 static int join(struct explore *x, struct level *l, int want, char *why, size_t n)
 {
@@ -413,9 +455,9 @@ static int join(struct explore *x, struct level *l, int want, char *why, size_t 
 
 	x->join_count++;
 	load(down, l);
-	report_to(x, down, false);
+	explore_report(x, down, false);
 	fits = explore_join(x, down, why, n);
-	report_to(x, NULL, false);
+	explore_report(x, NULL, false);
 	if (fits > 0 && !(fits & want)) {
 		snprintf(why, n, "recovered by the living: the transaction is %s",
 			 fits & 2 ? "there too early" : "lost");
@@ -424,24 +466,47 @@ static int join(struct explore *x, struct level *l, int want, char *why, size_t 
 	return fits > 0 ? 0 : -1;
 }
 
-/* While it opens or closes, the file may say clean, and nobody can have joined. */
-static bool join_wanted(const struct explore *x, const struct event *e)
+/* While the only one opens or closes, the file may say clean, and nobody can have joined. */
+static bool join_possible(const struct explore *x, const struct event *e)
 {
-	if (!x->join_every || e->op == ORACLE_OP_OPEN || e->op == ORACLE_OP_CLOSE || e->op == ORACLE_OP_NONE)
-		return false;
-	return e->phase != ORACLE_BEFORE || x->points % x->join_every == 0;
+	return e->op != ORACLE_OP_NONE &&
+	       (x->living || (e->op != ORACLE_OP_OPEN && e->op != ORACLE_OP_CLOSE));
 }
 
-/* The image l->base: recovers it one level down. `want`: which models may fit. */
-static int look(struct explore *x, struct level *l, int want, bool nested, char *why, size_t n)
+static bool join_wanted(const struct explore *x, const struct event *e)
+{
+	return x->join_every && join_possible(x, e) &&
+	       (e->phase != ORACLE_BEFORE || x->turn % x->join_every == 0);
+}
+
+/* The recovery of what a member has, by the living: more often than that of bytes. */
+static bool rejoin_wanted(const struct explore *x, const struct event *e)
+{
+	uint64_t every_n = x->nested_every;
+
+	if (e->op == ORACLE_OP_HOLD || e->op == ORACLE_OP_RELEASE || e->op == ORACLE_OP_CLOSE ||
+	    e->op == ORACLE_OP_RECOVERY)
+		every_n = every_n / 16 + 1;
+	return x->nested_every && join_possible(x, e) && x->turn % every_n == 0;
+}
+
+/* The image l->base: recovers it one level down, by a first opener or by one who joins. `want`: which models may fit. */
+static int look(struct explore *x, struct level *l, int want, bool nested, bool joined, char *why, size_t n)
 {
 	struct level *down = &x->levels[l->depth + 1];
 	int fits;
 
 	load(down, l);
-	if (nested)
+	if (nested) {
 		rebase(x, down, l->base, l->base_size);
-	fits = recover(x, down, nested, l->depth == 0 && !nested, why, n);
+		down->base_named = l->base_named;
+	}
+	if (joined)
+		fits = explore_rejoin(x, down, nested, why, n);
+	else if (x->ephemeral)
+		fits = gone(x, down, nested, why, n);
+	else
+		fits = recover(x, down, nested, l->depth == 0 && !nested, why, n);
 	if (fits < 0)
 		return -1;
 	if (!(fits & want)) {
@@ -450,13 +515,13 @@ static int look(struct explore *x, struct level *l, int want, bool nested, char 
 				  : "the transaction is lost after it was committed");
 		return -1;
 	}
-	if (nested && cut_recovery(x, down, fits & want, why, n))
+	if (nested && cut_recovery(x, down, fits & want, joined, why, n))
 		return -1;
 	return fits & want;
 }
 
 /* l->events are the stores of a recovery that began with l->base. */
-static int cut_recovery(struct explore *x, struct level *l, int want, char *why, size_t n)
+static int cut_recovery(struct explore *x, struct level *l, int want, bool joined, char *why, size_t n)
 {
 	bool deeper = l->depth < x->depth_max && l->depth + 2 < LEVELS;
 	/* of a long recovery a sample, which is another one at the next point */
@@ -465,13 +530,14 @@ static int cut_recovery(struct explore *x, struct level *l, int want, char *why,
 	for (size_t i = 0; i < l->count; i++) {
 		const struct event *e = &l->events[i];
 
-		if (i % stride == x->points % stride && changes(l, e) && !dull(l, i)) {
+		if (i % stride == x->turn % stride && changes(l, e) && !dull(l, i)) {
 			x->nested_points++;
-			if (look(x, l, want, deeper && i % 16 == 5, why, n) < 0) {
+			x->rejoin_points += joined;
+			if (look(x, l, want, deeper && i % 16 == 5, joined, why, n) < 0) {
 				size_t have = strlen(why);
 
-				snprintf(why + have, n - have, " (recovery %u cut before its store %zu)",
-					 l->depth, i);
+				snprintf(why + have, n - have, " (recovery %u%s cut before its store %zu)",
+					 l->depth, joined ? ", by one who joins," : "", i);
 				return -1;
 			}
 		}
@@ -518,13 +584,15 @@ static int state_order(const struct level *l, char *why, size_t n)
 	const struct phd_state *copies[2] = {(const void *)(l->base + PHD_STATE_OFF(0)),
 					     (const void *)(l->base + PHD_STATE_OFF(1))};
 	const struct phd_state *now = copies[copies[1]->seq > copies[0]->seq];
-	const struct phd_member *m = (const void *)(l->base + s->member_off);
+	const struct phd_member *members = (const void *)(l->base + s->member_off);
 
-	if (!now->clean || !m->attachment)
-		return 0;
-	snprintf(why, n, "the file says clean while member %llu is attached",
-		 (unsigned long long)m->attachment);
-	return -1;
+	for (uint32_t i = 0; now->clean && i < s->member_count; i++)
+		if (members[i].attachment) {
+			snprintf(why, n, "the file says clean while member %llu is attached",
+				 (unsigned long long)members[i].attachment);
+			return -1;
+		}
+	return 0;
 }
 
 static void point(struct explore *x, struct level *l, size_t i)
@@ -534,24 +602,31 @@ static void point(struct explore *x, struct level *l, size_t i)
 	bool aborted = x->after->main.seq == x->before->main.seq;
 	int want = aborted ? 3 : allowed[e->phase], fits;
 	uint32_t tags = tags_of(l->base, e->off, e->n, e->data, e->op);
+	bool nested = x->depth_max && every(x->turn, x->nested_every);
 	char why[512] = "";
 
 	if (!aborted && x->seen_after)
 		want &= 2;
+	/* nothing but the drop of its locks is left to do */
+	if (x->ephemeral && !l->base_named)
+		tags |= TAG_BIT(TAG_EPHEMERAL_NAME);
 	x->at = i;
 	x->where = *e;
 	alarm(60); /* a recovery that hangs is a violation, too */
 	x->points++;
+	x->turn++;
 	x->op_points[e->op]++;
 	tags_count(x->tag_points, tags);
-	fits = look(x, l, want, x->depth_max && every(x->points, x->nested_every), why, sizeof(why));
+	fits = look(x, l, want, nested, false, why, sizeof(why));
 	if (fits == 2)
 		x->seen_after = true;
 	if (fits > 0 && join_wanted(x, e) && join(x, l, fits, why, sizeof(why)))
 		fits = -1;
+	if (fits > 0 && rejoin_wanted(x, e) && look(x, l, fits, x->depth_max > 0, true, why, sizeof(why)) < 0)
+		fits = -1;
 	if (fits > 0 && (publish_order(x, l, e, tags, why, sizeof(why)) || state_order(l, why, sizeof(why))))
 		fits = -1;
-	if (fits > 0 && x->fsck && every(x->points, x->fsck_every) &&
+	if (fits > 0 && x->fsck && !x->ephemeral && every(x->turn, x->fsck_every) &&
 	    explore_fsck(x, l->base, l->base_size, false, why, sizeof(why)))
 		fits = -1;
 	if (fits > 0)

@@ -14,7 +14,9 @@
  *   E2  Once a cut came out as "after", no later cut of the same transaction comes out as "before".
  *   E3  An image that recovery left is left alike by a second open.
  *   E4  Recovery itself is cut at each of its stores (levels of depth 1) and must come to the state that it
- *       came to uncut.
+ *       came to uncut; the one of a first opener, and the one of a process that joins others.
+ *   E5  What the dead held counts no more, what the living hold counts: which of the two processes of the oracle is
+ *       alive is part of what an image is held against.
  */
 #ifndef PHEAP_KILL_EXPLORE_H
 #define PHEAP_KILL_EXPLORE_H
@@ -28,7 +30,7 @@
 struct event {
 	uint64_t off;
 	uint64_t data; /* bytes stored, little-endian; kind size: the new size */
-	uint8_t n;     /* 1 to 8 bytes; 0: the file's size */
+	uint8_t n;     /* 1 to 8 bytes; 0: the file's size, or MEMFILE_UNNAMED: its name goes */
 	uint8_t phase, op;
 };
 
@@ -37,6 +39,7 @@ struct level {
 	unsigned depth;
 	char *base; /* image before event `at` */
 	uint64_t base_size;
+	bool base_named;
 	struct event *events;
 	size_t count, room;
 	struct event pending; /* reported, its bytes not yet read */
@@ -49,6 +52,10 @@ struct explore {
 	struct level *current; /* whose stores are being reported */
 	struct oracle *oracle;
 	const struct oracle_model *before, *after;
+	uint64_t
+		living; /* attachment of a member that goes on when the one that makes the calls dies; 0: none */
+	uint32_t living_has;   /* ORACLE_MINE or ORACLE_THEIRS: what counts as long as that one lives */
+	bool ephemeral;	       /* with all its users the heap is gone */
 	unsigned depth_max;    /* 0: no cut recoveries */
 	unsigned nested_every; /* every n-th point's recovery is cut, too */
 	unsigned again_every;  /* every n-th point is opened a second time */
@@ -60,9 +67,11 @@ struct explore {
 	const char *sample_path; /* real file for it */
 	const char *image_path;	 /* where the first bad image goes, or NULL */
 	uint64_t seed, script, tx;
+	uint64_t turn; /* a number for each point of a script: what is sampled there, a replay samples too */
 	bool seen_after, published, stop;
 
-	uint64_t points, nested_points, follow_count, again_count, join_count, fsck_count, store_count;
+	uint64_t points, nested_points, rejoin_points, follow_count, again_count, join_count, gone_count,
+		fsck_count, store_count;
 	uint64_t points_max;
 	uint64_t op_calls[ORACLE_OP_COUNT], op_points[ORACLE_OP_COUNT], op_bad[ORACLE_OP_COUNT];
 	uint64_t tag_points[TAG_COUNT], tag_bad[TAG_COUNT];
@@ -91,7 +100,13 @@ int explore_join(struct explore *x, struct level *l, char *why, size_t why_size)
  * -1 with why. */
 int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why,
 		 size_t why_size);
-/* Opens memfile `file` holding an image; which model fits: 1 before, 2 after, 3 both; -1 with why. */
-int explore_match(struct explore *x, pheap *h, char *why, size_t why_size);
+/* The same by one that only joins and recovers; record: for cuts in that. */
+int explore_rejoin(struct explore *x, struct level *l, bool record, char *why, size_t why_size);
+/* Whose: of the oracle's processes, who lives. Which model fits the heap in l, by the library and as bytes: 1 before,
+ * 2 after, 3 both; -1 with why. */
+int explore_match(struct explore *x, pheap *h, const struct level *l, uint32_t whose, char *why,
+		  size_t why_size);
+/* From now on stores to l are reported; record: kept as its events. NULL: none are. */
+void explore_report(struct explore *x, struct level *l, bool record);
 
 #endif

@@ -95,9 +95,7 @@ static int repaired_state(struct explore *x, char *why, size_t n)
 		snprintf(why, n, "open after fsck -y: %d (%s)", rc, pheap_error_detail(NULL));
 		return -1;
 	}
-	rc = explore_match(x, h, why, n);
-	if (rc > 0 && oracle_structure(l->file->bytes, l->file->size, why, n))
-		rc = -1;
+	rc = explore_match(x, h, l, 0, why, n);
 	if (pheap_close(h))
 		rc = -1;
 	return rc > 0 ? 0 : -1;

@@ -17,6 +17,7 @@
 #include "layout.h"
 
 #define OWN_COUNT 12u
+#define MEMBERS_MAX 8u
 
 /* Sizes and types of the oracle's usual blocks: the same runs. */
 static const size_t own_sizes[OWN_COUNT] = {8, 24, 40, 56, 72, 88, 104, 120, 300, 700, 5000, 17000};
@@ -88,7 +89,7 @@ static int own_free(struct own *own, char *why, size_t n)
 static int live(struct explore *x, struct own *own, struct level *l, char *why, size_t n)
 {
 	uint32_t count;
-	int rc, fits;
+	int rc;
 
 	if (own_make(own, why, n))
 		return -1;
@@ -97,31 +98,76 @@ static int live(struct explore *x, struct own *own, struct level *l, char *why, 
 		return failed(own->h, "recover", rc, why, n);
 	if (own_check(own, why, n) || own_free(own, why, n))
 		return -1;
-	fits = explore_match(x, own->h, why, n);
-	if (fits > 0 && oracle_structure(l->file->bytes, l->file->size, why, n))
-		fits = -1;
+	return explore_match(x, own->h, l, x->living_has, why, n);
+}
+
+/* Who comes in recovers the dead. To be there already when somebody dies is to come in while he looks alive: `alive` says
+ * for how long. */
+static int open_beside(const struct explore *x, struct level *l, bool alive, pheap **ret)
+{
+	const struct phd_super *s = (const void *)l->file->bytes;
+	const struct phd_member *members = (const void *)(l->file->bytes + s->member_off);
+	int dying[MEMBERS_MAX], rc;
+	unsigned count = 0;
+	char path[16];
+
+	(void)memfile_bystander(l->file, PHD_LOCK_ANY);
+	for (uint32_t i = 0; i < s->member_count && count < MEMBERS_MAX; i++)
+		if (members[i].attachment && members[i].attachment == x->living)
+			(void)memfile_bystander(l->file, PHD_LOCK_SLOT + i);
+		else if (members[i].attachment && alive)
+			dying[count++] = memfile_bystander(l->file, PHD_LOCK_SLOT + i);
+	snprintf(path, sizeof(path), "mem:%u", l->depth);
+	rc = pheap_open(path, 0, NULL, ret);
+	while (count)
+		memfile_die(dying[--count]);
+	return rc;
+}
+
+static int leave(pheap *h, struct level *l, int fits, char *why, size_t n)
+{
+	int rc;
+
+	if (pheap_current(h))
+		pheap_abort(pheap_current(h));
+	rc = pheap_close(h);
+	if (rc && fits > 0)
+		fits = failed(h, "close", rc, why, n);
+	memfile_kill(l->file);
 	return fits;
 }
 
 int explore_join(struct explore *x, struct level *l, char *why, size_t n)
 {
-	struct own own = {.type = (uint32_t)(x->points % 3)};
-	char path[16];
-	int rc, fits;
+	struct own own = {.type = (uint32_t)(x->turn % 3)};
+	int rc = open_beside(x, l, true, &own.h);
 
-	memfile_bystander(l->file, PHD_LOCK_ANY);
-	snprintf(path, sizeof(path), "mem:%u", l->depth);
-	rc = pheap_open(path, 0, NULL, &own.h);
 	if (rc) {
 		snprintf(why, n, "join: %d (%s)", rc, pheap_error_detail(NULL));
 		return -1;
 	}
-	fits = live(x, &own, l, why, n);
-	if (pheap_current(own.h))
-		pheap_abort(pheap_current(own.h));
-	rc = pheap_close(own.h);
-	if (rc && fits > 0)
-		fits = failed(own.h, "close", rc, why, n);
-	memfile_kill(l->file);
+	return leave(own.h, l, live(x, &own, l, why, n), why, n);
+}
+
+int explore_rejoin(struct explore *x, struct level *l, bool record, char *why, size_t n)
+{
+	int fits = -1, rc;
+	pheap *h;
+
+	explore_report(x, l, record);
+	rc = open_beside(x, l, x->turn % 2, &h);
+	if (rc) {
+		explore_report(x, NULL, false);
+		snprintf(why, n, "join: %d (%s)", rc, pheap_error_detail(NULL));
+		return -1;
+	}
+	rc = pheap_recover(h, NULL);
+	explore_report(x, l, false);
+	if (rc)
+		(void)failed(h, "recover", rc, why, n);
+	else
+		fits = explore_match(x, h, l, x->living_has, why, n);
+	fits = leave(h, l, fits, why, n);
+	explore_report(x, NULL, false);
 	return fits;
 }

@@ -21,6 +21,7 @@
 
 struct description {
 	struct memfile *file;	    /* NULL: free */
+	unsigned alias;		    /* which of its paths */
 	uint64_t locks[LOCK_COUNT]; /* offsets; 0: none */
 	bool exclusive[LOCK_COUNT];
 };
@@ -30,6 +31,7 @@ static struct description descriptions[FD_COUNT];
 static struct ph_file_info identity = {.inode = 4711, .birth_ns = 1};
 static uint8_t identity_boot[16] = {1};
 static uint64_t now_ns = 1000000000u, random_state;
+bool (*memfile_waits)(const uint32_t *word, uint32_t seen);
 
 static int describe(struct memfile *f);
 static int m_lock_set(int fd, uint64_t off, bool exclusive, bool wait);
@@ -61,12 +63,13 @@ void memfile_kill(struct memfile *f)
 			memset(&descriptions[i], 0, sizeof(descriptions[i]));
 }
 
-void memfile_bystander(struct memfile *f, uint64_t off)
+int memfile_bystander(struct memfile *f, uint64_t off)
 {
 	int fd = describe(f);
 
 	if (fd < 0 || m_lock_set(fd, off, false, false))
 		abort();
+	return fd;
 }
 
 int memfile_identity(const char *path)
@@ -116,6 +119,7 @@ static struct memfile *by_path(const char *path)
 static int m_open(const char *path, int flags, unsigned mode)
 {
 	struct memfile *f = by_path(path);
+	int fd;
 
 	(void)mode;
 	if (!f || (!f->named && !(flags & O_CREAT)))
@@ -123,7 +127,11 @@ static int m_open(const char *path, int flags, unsigned mode)
 	if (f->named && (flags & O_EXCL))
 		return -EEXIST;
 	f->named = true;
-	return describe(f);
+	fd = describe(f);
+	if (fd >= 0)
+		descriptions[fd - FD_FIRST].alias =
+			(unsigned)(strrchr(path, '+') ? strrchr(path, '+') - strchr(path, '+') + 1 : 0);
+	return fd;
 }
 
 static int m_close(int fd)
@@ -132,14 +140,19 @@ static int m_close(int fd)
 	return 0;
 }
 
+void memfile_die(int fd)
+{
+	(void)m_close(fd);
+}
+
 static int m_info(int fd, struct ph_file_info *ret)
 {
 	struct memfile *f = description(fd)->file;
 
 	*ret = identity;
-	ret->dev = 100 + (uint64_t)(f - files);
+	ret->dev = 100 + (uint64_t)(f - files) + description(fd)->alias * MEMFILE_COUNT;
 	ret->size = ret->allocated = f->size;
-	ret->link_count = 1;
+	ret->link_count = f->named;
 	ret->regular = true;
 	ret->directory = false;
 	return 0;
@@ -239,6 +252,8 @@ static int m_unlink(const char *path)
 
 	if (!f)
 		return -ENOENT;
+	if (f->written)
+		f->written(f, MEMFILE_UNNAMED, 0);
 	f->named = false;
 	return 0;
 }
@@ -324,11 +339,13 @@ static int m_unmap(void *address, size_t n)
 	return 0;
 }
 
-/* Nobody else can change the word: waiting is over when the time is. */
+/* With one thread nobody else can change the word: waiting is over when the time is. */
 static int m_futex_wait(const uint32_t *word, uint32_t seen, uint64_t timeout_ns)
 {
 	if (*word != seen)
 		return -EAGAIN;
+	if (memfile_waits && memfile_waits(word, seen))
+		return 0;
 	now_ns += timeout_ns;
 	return -ETIMEDOUT;
 }

@@ -24,25 +24,34 @@
 #define MEMFILE_PAGE 512u
 #define MEMFILE_PAGES (MEMFILE_CAPACITY / MEMFILE_PAGE)
 
+#define MEMFILE_UNNAMED UINT64_MAX
+
 struct memfile {
 	char *bytes;   /* MEMFILE_CAPACITY of them */
 	uint64_t size; /* of the file */
 	bool named;
 	uint64_t space; /* bytes the "disk" gives to this file; 0: no limit */
-	/* Called before up to 8 bytes at off, or (n 0) the size, to `off`, change by a call; may be NULL. */
+	/* Called before up to 8 bytes at off, or (n 0) the size, to `off`, change by a call, or the name goes (n 0,
+	 * off MEMFILE_UNNAMED); may be NULL. */
 	void (*written)(struct memfile *f, uint64_t off, uint64_t n);
 };
 
 extern const struct ph_os memfile_os;
 
-struct memfile *memfile_get(unsigned i); /* path "mem:I" */
+/* By the path "mem:I"; "mem:I+", "mem:I++" and so on are the same bytes and locks as other files to who opens them:
+ * several members in one process. */
+struct memfile *memfile_get(unsigned i);
 /* Takes identity from the real file at path. 0 or -errno. */
 int memfile_identity(const char *path);
 void memfile_seed(uint64_t seed);
-/* Somebody who is attached and does nothing: holds the byte `off` shared until memfile_kill. */
-void memfile_bystander(struct memfile *f, uint64_t off);
+/* Somebody who is attached and does nothing: holds the byte `off` shared. Returns a descriptor. */
+int memfile_bystander(struct memfile *f, uint64_t off);
+/* The process that has this descriptor is gone. */
+void memfile_die(int fd);
 /* As the death of all processes: locks and descriptors of this file are gone. */
 void memfile_kill(struct memfile *f);
 void memfile_clear(struct memfile *f);
+/* Called when a thread is to sleep; true: it was woken. May be NULL: then time passes. */
+extern bool (*memfile_waits)(const uint32_t *word, uint32_t seen);
 
 #endif

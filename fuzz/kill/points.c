@@ -18,11 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "explore.h"
+#include "oracle_steps.h"
 #include "os.h"
 #include "runtime.h"
+#include "thread.h"
 
-#define SCRIPT_TX_MAX 12u
+#define SCRIPT_TX_MAX 16u
 
 static struct explore explore = {
 	.points_max = 200000,
@@ -90,27 +93,39 @@ static int create(uint64_t script_seed)
 
 	memfile_kill(f);
 	memfile_clear(f);
-	rc = pheap_open("mem:0", PHEAP_CREATE | PHEAP_EXCL, &opt, &h);
+	explore.ephemeral = script_seed % 6 == 5;
+	rc = pheap_open("mem:0", PHEAP_CREATE | PHEAP_EXCL | (explore.ephemeral ? PHEAP_EPHEMERAL : 0), &opt,
+			&h);
 	if (rc) {
 		snprintf(oracle.why, sizeof(oracle.why), "create: %d (%s)", rc, pheap_error_detail(NULL));
 		return rc;
 	}
 	if (script_seed / 5 % 3 == 0)
 		f->space = f->size + 65536; /* a disk that will be full */
-	return oracle_start(&oracle, h, script_seed);
+	rc = oracle_start(&oracle, h, script_seed);
+	if (script_seed / 7 % 3)
+		oracle.other_path = "mem:0+";
+	return rc;
 }
 
-/* ORDER(clean-last), ORDER(state-dirty), ORDER(attach-limit), ORDER(member-byte): a close and an open, cut
- * at every store. */
+/* ORDER(clean-last), ORDER(state-dirty), ORDER(attach-limit), ORDER(member-byte), ORDER(ephemeral-name): a close and an
+ * open, cut at every store. 1: an ephemeral heap went with it. */
 static int reopen(void)
 {
+	bool goes = explore.ephemeral && !oracle.other;
 	int rc;
 
+	/* Cut anywhere it is a death, which takes all that this process has. */
+	oracle.other_acts = false;
+	oracle_gone(&oracle, ORACLE_MINE);
 	oracle.op = ORACLE_OP_CLOSE;
 	explore_on(&explore);
-	for (unsigned i = 0; i < ORACLE_RESERVED; i++)
-		oracle.committed.reserved[i].off = oracle.working.reserved[i].off = 0;
 	rc = pheap_close(oracle.h);
+	oracle.h = NULL;
+	if (!rc && goes) {
+		explore_off(&explore);
+		return memfile_get(0)->named ? -EEXIST : 1;
+	}
 	if (!rc) {
 		oracle.op = ORACLE_OP_OPEN;
 		rc = pheap_open("mem:0", 0, NULL, &oracle.h);
@@ -122,16 +137,74 @@ static int reopen(void)
 	return rc;
 }
 
+/* The other process is killed between two calls. ORDER(reap-count): what it held is given up by this one, cut at every
+ * store. */
+static int other_death(void)
+{
+	pheap *h = oracle.other;
+	int rc;
+
+	oracle.trace_size = 0;
+	oracle.other_acts = true;
+	explore_on(&explore);
+	rc = oracle_member_hold(&oracle);
+	explore_off(&explore);
+	if (rc)
+		return rc;
+	/* As fork leaves a handle in the child: it has no descriptor and no mapping, and touches nothing. */
+	memfile_die(h->fd);
+	cds_list_del(&h->node);
+	h->forked = true;
+	ph_thread_heap_close(h);
+	ph_alloc_close(h);
+	if (pheap_close(h))
+		return -EINVAL;
+	oracle.other = NULL;
+	oracle_gone(&oracle, ORACLE_THEIRS);
+	oracle.other_acts = false;
+	oracle_trace(&oracle, " the other dies, recover");
+	explore_on(&explore);
+	oracle.op = ORACLE_OP_RECOVERY;
+	rc = pheap_recover(oracle.h, NULL);
+	oracle.op = ORACLE_OP_NONE;
+	explore_off(&explore);
+	if (rc)
+		snprintf(oracle.why, sizeof(oracle.why), "recover: %d (%s)", rc,
+			 pheap_error_detail(oracle.h));
+	return rc;
+}
+
+/* Who goes on when the one who makes the calls dies. */
+static void living_set(void)
+{
+	pheap *h = oracle.other_acts ? oracle.h : oracle.other;
+
+	explore.living = h ? pheap_member(h) : 0;
+	explore.living_has = !h ? 0 : oracle.other_acts ? ORACLE_MINE : ORACLE_THEIRS;
+}
+
+/* Both processes see the same. */
+static int living_check(char *why, size_t n)
+{
+	if (oracle_check(oracle.h, &oracle.committed, ORACLE_BOTH, why, n))
+		return -1;
+	return oracle.other ? oracle_check(oracle.other, &oracle.committed, ORACLE_BOTH, why, n) : 0;
+}
+
 static int one_transaction(void)
 {
 	char why[256];
 	int rc = 0;
 
-	switch (oracle_below(&oracle.rng, 12)) {
+	switch (oracle_below(&oracle.rng, 16)) {
 	case 0:
 		rc = reopen();
 		break;
-	case 1 ... 3:
+	case 1:
+	case 2:
+		rc = oracle.other ? other_death() : 0;
+		break;
+	case 3 ... 8:
 		explore_on(&explore);
 		rc = oracle_between(&oracle);
 		break;
@@ -140,14 +213,15 @@ static int one_transaction(void)
 		rc = oracle_tx(&oracle);
 	}
 	explore_off(&explore);
-	if (rc) {
+	if (rc < 0) {
 		oracle_failed_at("call");
 		return rc;
 	}
+	living_set();
 	explore_run(&explore, &oracle.committed, &oracle.working);
 	oracle_settle(&oracle);
-	if (oracle_check(oracle.h, &oracle.committed, why, sizeof(why)) == 0)
-		return 0;
+	if (rc || living_check(why, sizeof(why)) == 0)
+		return rc;
 	snprintf(oracle.why, sizeof(oracle.why), "%s", why);
 	oracle_failed_at("living heap");
 	return -1;
@@ -159,6 +233,7 @@ static void script(uint64_t i)
 
 	explore.script = i;
 	explore.tx = 0;
+	explore.turn = i * 7919;
 	memfile_seed(seed);
 	if (create(seed)) {
 		oracle_failed_at("start");
@@ -173,9 +248,9 @@ static void script(uint64_t i)
 	     explore.tx++)
 		if ((deadline_ms && now_ms() >= deadline_ms) || one_transaction())
 			break;
-	if (pheap_current(oracle.h))
+	if (oracle.h && pheap_current(oracle.h))
 		pheap_abort(pheap_current(oracle.h));
-	if (pheap_close(oracle.h))
+	if (pheap_close(oracle.h) || pheap_close(oracle.other))
 		oracle_failed_at("close");
 	for (unsigned op = 0; op < ORACLE_OP_COUNT; op++)
 		explore.op_calls[op] += oracle.call_counts[op];
@@ -210,10 +285,12 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 	}
 	printf("seed %" PRIu64 ": %" PRIu64 " scripts, %" PRIu64 " stores, %" PRIu64 " points, %" PRIu64
 	       " in cut recoveries, %" PRIu64 " opened again, %" PRIu64 " lived on, %" PRIu64
-	       " joined, %" PRIu64 " fsck runs, %" PRIu64 " violations; %" PRIu64 " points/s\n",
+	       " joined, %" PRIu64 " cut while joining, %" PRIu64 " gone, %" PRIu64 " fsck runs, %" PRIu64
+	       " violations; %" PRIu64 " points/s\n",
 	       explore.seed, scripts, explore.store_count, explore.points, explore.nested_points,
-	       explore.again_count, explore.follow_count, explore.join_count, explore.fsck_count,
-	       explore.violations, (explore.points + explore.nested_points) * 1000 / (ms ? ms : 1));
+	       explore.again_count, explore.follow_count, explore.join_count, explore.rejoin_points,
+	       explore.gone_count, explore.fsck_count, explore.violations,
+	       (explore.points + explore.nested_points) * 1000 / (ms ? ms : 1));
 	if (explore.violations && !failed)
 		failed = 1;
 	printf("%u passed, %u failed\n", passed, failed);

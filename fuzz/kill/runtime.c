@@ -10,6 +10,7 @@
 uintptr_t kr_base;
 size_t kr_size;
 void (*kr_store)(void *addr, size_t n);
+void (*kr_atomic)(void);
 int ph_mutant;
 
 void *__real_memcpy(void *dst, const void *src, size_t n);
@@ -47,6 +48,21 @@ static inline void touched(void *addr, size_t n)
 {
 	if (watched(addr))
 		report(addr, n);
+}
+
+static inline void atomic_touched(void *addr, size_t n)
+{
+	if (!watched(addr))
+		return;
+	if (kr_atomic)
+		kr_atomic();
+	report(addr, n);
+}
+
+static inline void atomic_seen(const volatile void *addr)
+{
+	if (kr_atomic && watched(addr))
+		kr_atomic();
 }
 
 void kr_copy(void *dst, const void *src, size_t n)
@@ -205,7 +221,7 @@ NOTHING(__tsan_atomic_signal_fence, int order)
 	EXPORT T __tsan_atomic##bits##_##name(volatile T *p, T v, int order) \
 	{ \
 		(void)order; \
-		touched((void *)(uintptr_t)p, sizeof(T)); \
+		atomic_touched((void *)(uintptr_t)p, sizeof(T)); \
 		return builtin(p, v, __ATOMIC_SEQ_CST); \
 	}
 
@@ -215,7 +231,7 @@ NOTHING(__tsan_atomic_signal_fence, int order)
 	{ \
 		(void)order; \
 		(void)no; \
-		touched((void *)(uintptr_t)p, sizeof(T)); \
+		atomic_touched((void *)(uintptr_t)p, sizeof(T)); \
 		return __atomic_compare_exchange_n(p, seen, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
 	}
 
@@ -224,13 +240,14 @@ NOTHING(__tsan_atomic_signal_fence, int order)
 	EXPORT T __tsan_atomic##bits##_load(const volatile T *p, int order) \
 	{ \
 		(void)order; \
+		atomic_seen(p); \
 		return __atomic_load_n(p, __ATOMIC_SEQ_CST); \
 	} \
 	EXPORT void __tsan_atomic##bits##_store(volatile T *p, T v, int order); \
 	EXPORT void __tsan_atomic##bits##_store(volatile T *p, T v, int order) \
 	{ \
 		(void)order; \
-		touched((void *)(uintptr_t)p, sizeof(T)); \
+		atomic_touched((void *)(uintptr_t)p, sizeof(T)); \
 		__atomic_store_n(p, v, __ATOMIC_SEQ_CST); \
 	} \
 	FETCH(bits, T, exchange, __atomic_exchange_n) \

@@ -24,6 +24,7 @@
 extern uintptr_t kr_base;
 extern size_t kr_size;			       /* 0: nothing is reported */
 extern void (*kr_store)(void *addr, size_t n); /* n <= 8 */
+extern void (*kr_atomic)(void);		       /* before an atomic access there; may be NULL */
 extern int ph_mutant;			       /* which deliberate break is on; 0: none */
 
 /* A store by the user of the library, in steps that count like its own. */

@@ -10,9 +10,10 @@
 #include "layout.h"
 
 const char *const tag_names[TAG_COUNT] = {
-	"create-publish", "state-dirty", "clean-last", "attach-limit", "member-byte", "begin-used",
-	"undo-used",	  "used-store",	 "ext-link",   "commit-point", "apply-idle",  "undo-idle",
-	"rollback-used",  "owner-last",	 "grow-count", "publish-last",
+	"create-publish", "state-dirty", "clean-last",	  "attach-limit",   "member-byte",
+	"begin-used",	  "undo-used",	 "used-store",	  "ext-link",	    "commit-point",
+	"apply-idle",	  "undo-idle",	 "rollback-used", "owner-last",	    "grow-count",
+	"publish-last",	  "hold-flag",	 "reap-count",	  "ephemeral-name",
 };
 
 static uint32_t lane_tags(const struct phd_lane *lane, uint64_t field, uint64_t data, enum oracle_op op)
@@ -136,6 +137,15 @@ static uint32_t state_tags(const char *image, uint64_t off)
 	return tags;
 }
 
+static uint32_t member_tags(const struct phd_member *row, uint64_t field, uint64_t data)
+{
+	if (field != offsetof(struct phd_member, attachment))
+		return 0;
+	if (data)
+		return TAG_BIT(TAG_MEMBER_BYTE);
+	return row->attachment && row->flags & PHD_MEMBER_LEAVING ? TAG_BIT(TAG_REAP_COUNT) : 0;
+}
+
 uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enum oracle_op op)
 {
 	const struct phd_super *s = (const void *)image;
@@ -145,9 +155,8 @@ uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enu
 	if (off % PHD_BLOCK_SIZE >= PHD_SECTOR_SIZE && off < PHD_STATE_OFF(1) + PHD_SECTOR_SIZE)
 		return state_tags(image, off);
 	if (off >= s->member_off && off < s->member_off + s->member_count * sizeof(struct phd_member))
-		return (off - s->member_off) % sizeof(struct phd_member) == 0 && data
-			       ? TAG_BIT(TAG_MEMBER_BYTE)
-			       : 0;
+		return member_tags((const void *)(image + off),
+				   (off - s->member_off) % sizeof(struct phd_member), data);
 	if (off >= s->lane_off && off < s->lane_off + s->lane_count * sizeof(struct phd_lane)) {
 		uint64_t field = (off - s->lane_off) % sizeof(struct phd_lane);
 
@@ -155,6 +164,9 @@ uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enu
 	}
 	if (off == s->head_off + offsetof(struct phd_head, chunk_count))
 		return TAG_BIT(TAG_GROW_COUNT);
+	if (off >= s->head_off + offsetof(struct phd_head, holds) &&
+	    off < s->head_off + sizeof(struct phd_head))
+		return op == ORACLE_OP_HOLD ? TAG_BIT(TAG_HOLD_FLAG) : 0;
 	if (off < s->data_off)
 		return 0;
 	/* with a DEFER of the same word, the two can not be told apart */

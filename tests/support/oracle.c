@@ -9,10 +9,11 @@
 #include <string.h>
 
 const char *const oracle_op_names[ORACLE_OP_COUNT] = {
-	"none",	   "open",   "close",	  "recovery", "begin",	"modify",   "user-store",
-	"store",   "defer",  "defer-u64", "alloc",    "zalloc", "aligned",  "dup",
-	"realloc", "free",   "savepoint", "rollback", "root",	"root-set", "reserve",
-	"publish", "cancel", "nest",	  "lock",     "commit", "abort",
+	"none",		  "open",   "close",	 "recovery", "begin",  "modify",   "user-store",
+	"store",	  "defer",  "defer-u64", "alloc",    "zalloc", "aligned",  "dup",
+	"realloc",	  "free",   "savepoint", "rollback", "root",   "root-set", "reserve",
+	"publish",	  "cancel", "nest",	 "lock",     "hold",   "release",  "permits-new",
+	"permits-delete", "take",   "give",	 "lend",     "commit", "abort",
 };
 
 /* --- savepoints and nesting --- */
@@ -102,7 +103,7 @@ static int nest_end(struct oracle *o, bool commit)
 
 /* --- reserved blocks --- */
 
-int oracle_between(struct oracle *o)
+static int between_reserved(struct oracle *o)
 {
 	unsigned i = (unsigned)oracle_below(&o->rng, ORACLE_RESERVED);
 	struct oracle_block *b = &o->working.reserved[i];
@@ -110,8 +111,6 @@ int oracle_between(struct oracle *o)
 	int rc = 0;
 	void *p;
 
-	o->trace_size = 0;
-	o->phase = ORACLE_BEFORE;
 	if (b->off) {
 		oracle_enter(o, ORACLE_OP_CANCEL);
 		pheap_cancel(o->h, (void *)(uintptr_t)pheap_at(o->h, b->off));
@@ -127,6 +126,17 @@ int oracle_between(struct oracle *o)
 			}
 		}
 	}
+	return rc;
+}
+
+int oracle_between(struct oracle *o)
+{
+	int rc;
+
+	o->trace_size = 0;
+	o->phase = ORACLE_BEFORE;
+	o->other_acts = false;
+	rc = oracle_below(&o->rng, 3) ? oracle_member_between(o) : between_reserved(o);
 	oracle_model_copy(&o->committed, &o->working);
 	o->op = ORACLE_OP_NONE;
 	return rc;
@@ -136,7 +146,7 @@ int oracle_between(struct oracle *o)
 
 static int step(struct oracle *o)
 {
-	switch (oracle_below(&o->rng, 26)) {
+	switch (oracle_below(&o->rng, 31)) {
 	case 0 ... 5:
 		return oracle_step_change(o);
 	case 6:
@@ -163,6 +173,14 @@ static int step(struct oracle *o)
 		return oracle_step_publish(o);
 	case 22:
 		return step_nest(o);
+	case 26:
+	case 27:
+		return oracle_step_hold(o);
+	case 28:
+	case 29:
+		return oracle_step_release(o);
+	case 30:
+		return oracle_step_permits(o);
 	default:
 		return nest_end(o, oracle_below(&o->rng, 2));
 	}
@@ -234,6 +252,7 @@ int oracle_tx(struct oracle *o)
 	o->phase = ORACLE_BEFORE;
 	o->saved_count = 0;
 	o->doomed = 0;
+	o->other_acts = false;
 	o->tx_count++;
 	for (unsigned i = 0; i < ORACLE_SLOTS; i++)
 		o->working.slots[i].deferred = false;
@@ -270,8 +289,9 @@ struct pheap_options oracle_options(uint64_t seed)
 	opt.max_size = (192u + 64u * (seed / 2 % 4)) << 10;
 	opt.initial_size = seed % 2 ? opt.max_size : 65536;
 	opt.journal_size = seed / 3 % 2 ? 0 : 65536;
-	opt.member_count = 3;
-	opt.lane_count = 5; /* two for each thread, and one that keeps a searcher busy */
+	opt.member_count =
+		5; /* this one, the other one, one who joins, one who joins after that one's death; and one more */
+	opt.lane_count = 9; /* two for each, and one that keeps a searcher busy */
 	return opt;
 }
 
@@ -311,9 +331,8 @@ void oracle_resume(struct oracle *o, pheap *h, const struct oracle_model *m, uin
 {
 	reset(o, h, seed);
 	oracle_model_copy(&o->working, m);
-	for (unsigned i = 0; i < ORACLE_RESERVED; i++)
-		o->working.reserved[i].off = 0;
 	oracle_settle(o);
+	oracle_gone(o, ORACLE_BOTH);
 }
 
 void oracle_end(struct oracle *o)

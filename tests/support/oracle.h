@@ -14,6 +14,7 @@
  *       thread, `committed` until commit is called, `committed` or `working` during it, `working`
  *       afterwards. `phase` says which.
  *   O2  The set of allocated blocks is exactly the set the model holds: no leak, no double use.
+ *   O4  What processes have (held references, permits) counts for those that are alive: a check says whose.
  *   O3  The same seed on the same heap makes the same calls with the same bytes.
  */
 #ifndef PHEAP_TEST_ORACLE_H
@@ -30,6 +31,9 @@
 #define ORACLE_WORDS 48u
 #define ORACLE_RESERVED 3u
 #define ORACLE_DEPTH 4u
+#define ORACLE_HELD 4u
+#define ORACLE_PERMITS 2u
+#define ORACLE_PERMITS_NAME "p"
 #define ORACLE_MAIN_TYPE 7u
 
 /* The durable main object, bound to the root name "oracle". */
@@ -47,11 +51,30 @@ struct oracle_block {
 	uint8_t *bytes; /* size of them */
 };
 
+/* Of two processes: the one that makes the transactions, and another one beside it. Whose holds and permits count. */
+#define ORACLE_MINE 1u
+#define ORACLE_THEIRS 2u
+#define ORACLE_BOTH 3u
+
+/* A block that nothing in the heap leads to: it lives as long as somebody holds it. */
+struct oracle_held {
+	struct oracle_block block;
+	uint32_t mine, theirs; /* how often */
+};
+
+struct oracle_permits {
+	uint64_t off; /* 0: none */
+	int64_t total;
+	int64_t mine, theirs; /* taken, less lent */
+};
+
 struct oracle_model {
 	uint64_t main_off;
 	size_t main_usable;
 	struct oracle_main main;
 	struct oracle_block slots[ORACLE_SLOTS];
+	struct oracle_held held[ORACLE_HELD];
+	struct oracle_permits permits[ORACLE_PERMITS]; /* by the names "p0" and "p1" */
 	uint64_t names[ORACLE_NAMES];		       /* block that name "n0", "n1", ... means; 0: none */
 	struct oracle_block reserved[ORACLE_RESERVED]; /* of the living process only: a crash takes them */
 };
@@ -84,6 +107,13 @@ enum oracle_op {
 	ORACLE_OP_CANCEL,
 	ORACLE_OP_NEST,
 	ORACLE_OP_LOCK,
+	ORACLE_OP_HOLD,
+	ORACLE_OP_RELEASE,
+	ORACLE_OP_PERMITS_NEW,
+	ORACLE_OP_PERMITS_DELETE,
+	ORACLE_OP_TAKE,
+	ORACLE_OP_GIVE,
+	ORACLE_OP_LEND,
 	ORACLE_OP_COMMIT,
 	ORACLE_OP_ABORT,
 	ORACLE_OP_COUNT
@@ -99,6 +129,9 @@ struct oracle_saved {
 struct oracle {
 	pheap *h;
 	pheap_tx *tx;
+	pheap *other;		/* of the other process, or NULL */
+	const char *other_path; /* by which that one opens the heap; NULL: there is none */
+	bool other_acts;	/* the calls are the other one's */
 	uint64_t rng;
 	struct oracle_model committed, working;
 	struct oracle_saved saved[ORACLE_DEPTH];
@@ -126,17 +159,25 @@ void oracle_resume(struct oracle *o, pheap *h, const struct oracle_model *m, uin
 /* One transaction, from begin to its end. Until oracle_settle, committed and working are the two models of
  * O1. 0, or -1 with `why` when a call answered what it must not. */
 int oracle_tx(struct oracle *o);
-/* Calls outside of transactions that change nothing durable: reserve, cancel. */
+/* Calls outside of transactions that change nothing for who comes when the caller has died. */
 int oracle_between(struct oracle *o);
+/* The process whose calls they are is gone, and all it had: as its close leaves the models. */
+void oracle_gone(struct oracle *o, uint32_t who);
 /* The transaction is over and looked at: working becomes committed. */
 void oracle_settle(struct oracle *o);
 void oracle_end(struct oracle *o);
 
-/* Does h hold exactly m? 0, or -1 with a sentence. */
-int oracle_check(pheap *h, const struct oracle_model *m, char *why, size_t why_size);
-/* FORMAT.md section 3 and 5 on a raw image that is recovered: descriptors, bitmaps, lanes. 0, or -1 with a
- * sentence. */
-int oracle_structure(const char *image, uint64_t size, char *why, size_t why_size);
+/* Does h hold exactly m? whose: ORACLE_MINE, ORACLE_THEIRS. 0, or -1 with a sentence. */
+int oracle_check(pheap *h, const struct oracle_model *m, uint32_t whose, char *why, size_t why_size);
+/* FORMAT.md sections 3 to 5 on a raw image that is recovered: descriptors, bitmaps, lanes, lists of records. `records`:
+ * held references that must be there. 0, or -1 with a sentence. */
+int oracle_structure(const char *image, uint64_t size, unsigned records, char *why, size_t why_size);
+/* Records that the model asks for. */
+unsigned oracle_records(const struct oracle_model *m, uint32_t whose);
+static inline uint32_t oracle_held_count(const struct oracle_held *e, uint32_t whose)
+{
+	return (whose & ORACLE_MINE ? e->mine : 0) + (whose & ORACLE_THEIRS ? e->theirs : 0);
+}
 
 void oracle_model_copy(struct oracle_model *dst, const struct oracle_model *src);
 void oracle_model_free(struct oracle_model *m);

@@ -101,7 +101,7 @@ static struct target words_target(struct oracle *o)
 			       NULL};
 }
 
-static struct oracle_block *some_block(struct oracle *o)
+struct oracle_block *oracle_some_block(struct oracle *o)
 {
 	unsigned start = (unsigned)oracle_below(&o->rng, ORACLE_SLOTS);
 
@@ -134,7 +134,7 @@ static struct target block_target(struct oracle *o, struct oracle_block *b)
 
 static struct target some_target(struct oracle *o)
 {
-	struct oracle_block *b = some_block(o);
+	struct oracle_block *b = oracle_some_block(o);
 
 	return !b || oracle_below(&o->rng, 2) ? words_target(o) : block_target(o, b);
 }
@@ -206,8 +206,8 @@ int oracle_step_storm(struct oracle *o)
 	return rc;
 }
 
-/* The slot's word in the main object follows the block, by one of the four ways. */
-static int slot_word(struct oracle *o, unsigned slot, uint64_t off)
+/* By one of the four ways. */
+int oracle_slot_word(struct oracle *o, unsigned slot, uint64_t off)
 {
 	const struct oracle_main *main = pheap_at(o->h, o->working.main_off);
 	const uint64_t *word = &main->slot[slot];
@@ -279,10 +279,12 @@ static int new_block_is_free(struct oracle *o, uint64_t off, size_t usable)
 		if (overlap(off, usable, views[v]->main_off, views[v]->main_usable))
 			return oracle_wrong(o, "new block %#llx covers the main object",
 					    (unsigned long long)off);
-		for (unsigned i = 0; i < ORACLE_SLOTS + ORACLE_RESERVED; i++) {
-			const struct oracle_block *b = i < ORACLE_SLOTS
-							       ? &views[v]->slots[i]
-							       : &views[v]->reserved[i - ORACLE_SLOTS];
+		for (unsigned i = 0; i < ORACLE_SLOTS + ORACLE_RESERVED + ORACLE_HELD; i++) {
+			const struct oracle_block *b =
+				i < ORACLE_SLOTS ? &views[v]->slots[i]
+				: i < ORACLE_SLOTS + ORACLE_RESERVED
+					? &views[v]->reserved[i - ORACLE_SLOTS]
+					: &views[v]->held[i - ORACLE_SLOTS - ORACLE_RESERVED].block;
 
 			if (b->off && overlap(off, usable, b->off, b->usable))
 				return oracle_wrong(o, "double use: new block %#llx covers block %#llx",
@@ -374,12 +376,12 @@ int oracle_step_alloc(struct oracle *o)
 	memcpy(b->bytes, scratch, n);
 	if (memcmp(p, b->bytes, n))
 		return oracle_wrong(o, "a fresh block does not hold what was stored to it");
-	return slot_word(o, (unsigned)slot, b->off);
+	return oracle_slot_word(o, (unsigned)slot, b->off);
 }
 
 int oracle_step_realloc(struct oracle *o)
 {
-	struct oracle_block *b = some_block(o), next = {0};
+	struct oracle_block *b = oracle_some_block(o), next = {0};
 	size_t n = oracle_size(o), keep;
 	unsigned slot;
 	uint64_t old;
@@ -421,19 +423,13 @@ int oracle_step_realloc(struct oracle *o)
 				return oracle_failed(o, "root_set");
 			o->working.names[i] = b->off;
 		}
-	return slot_word(o, slot, b->off);
+	return oracle_slot_word(o, slot, b->off);
 }
 
-int oracle_step_free(struct oracle *o)
+int oracle_unname(struct oracle *o, uint64_t off)
 {
-	struct oracle_block *b = some_block(o);
-	unsigned slot;
-
-	if (!b)
-		return 0;
-	slot = (unsigned)(b - o->working.slots);
 	for (unsigned i = 0; i < ORACLE_NAMES; i++)
-		if (o->working.names[i] == b->off) {
+		if (o->working.names[i] == off) {
 			char name[3] = {'n', (char)('0' + i), 0};
 
 			oracle_enter(o, ORACLE_OP_ROOT_SET);
@@ -441,12 +437,27 @@ int oracle_step_free(struct oracle *o)
 				return oracle_failed(o, "root_set");
 			o->working.names[i] = 0;
 		}
+	return 0;
+}
+
+int oracle_step_free(struct oracle *o)
+{
+	struct oracle_block *b = oracle_some_block(o);
+	unsigned slot;
+	int rc;
+
+	if (!b)
+		return 0;
+	slot = (unsigned)(b - o->working.slots);
+	rc = oracle_unname(o, b->off);
+	if (rc || o->doomed)
+		return rc;
 	oracle_trace(o, " %#llx", (unsigned long long)b->off);
 	oracle_enter(o, ORACLE_OP_FREE);
 	if (pheap_free(o->tx, pheap_at(o->h, b->off)))
 		return oracle_failed(o, "free");
 	b->off = 0;
-	return slot_word(o, slot, 0);
+	return oracle_slot_word(o, slot, 0);
 }
 
 /* --- names --- */
@@ -456,7 +467,7 @@ int oracle_step_root(struct oracle *o)
 	unsigned i = (unsigned)oracle_below(&o->rng, ORACLE_NAMES);
 	char name[3] = {'n', (char)('0' + i), 0};
 	int slot = empty_slot(o);
-	struct oracle_block *b = some_block(o);
+	struct oracle_block *b = oracle_some_block(o);
 	const void *p;
 
 	if (o->working.names[i] || slot < 0 || oracle_below(&o->rng, 2)) {
@@ -479,7 +490,7 @@ int oracle_step_root(struct oracle *o)
 	if (memcmp(p, b->bytes, b->size))
 		return oracle_wrong(o, "a new root is not zeroed");
 	o->working.names[i] = b->off;
-	return slot_word(o, (unsigned)slot, b->off);
+	return oracle_slot_word(o, (unsigned)slot, b->off);
 }
 
 /* --- reserved blocks --- */
@@ -506,5 +517,5 @@ int oracle_step_publish(struct oracle *o)
 	/* A publication that was aborted before may have left other bytes: a reserved block is not under
 	 * undo. */
 	memcpy(b->bytes, pheap_at(o->h, b->off), b->size);
-	return slot_word(o, (unsigned)slot, b->off);
+	return oracle_slot_word(o, (unsigned)slot, b->off);
 }
