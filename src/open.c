@@ -24,6 +24,7 @@
 #include "error.h"
 #include "hold.h"
 #include "mutant.h"
+#include "options.h"
 #include "os.h"
 #include "reserve.h"
 #include "signals.h"
@@ -32,11 +33,6 @@
 #include "tx.h"
 #include "types.h"
 
-#define DURABILITY_FLAGS 0x3000000u
-#define OPEN_FLAGS \
-	(PHEAP_CREATE | PHEAP_EXCL | PHEAP_RDONLY | PHEAP_EPHEMERAL | PHEAP_FIXED | DURABILITY_FLAGS)
-#define LATER_FLAGS PHEAP_GUARD
-#define OPTIONS_SIZE_LIMIT 4096u
 #define LOCK_TIMEOUT_DEFAULT_MS 10000u
 #define TRIES 8u      /* at least, at a file that others make and remove */
 #define LINK_TRIES 4u /* at a name that is taken and leads to no file */
@@ -201,67 +197,6 @@ static void fork_child(void)
 static void fork_register(void)
 {
 	(void)pthread_atfork(fork_prepare, fork_parent, fork_child);
-}
-
-/* ---- what the caller asked for ---- */
-
-static int options_take(struct opening *o, const struct pheap_options *opt)
-{
-	static const struct pheap_options none = PHEAP_OPTIONS_INIT;
-	const char *bytes;
-
-	if (!opt)
-		opt = &none;
-	bytes = (const char *)opt;
-	if (opt->size < sizeof(opt->size))
-		return ph_error(NULL, -EINVAL, "options.size is %llu; start from PHEAP_OPTIONS_INIT",
-				(unsigned long long)opt->size);
-	if (opt->size > OPTIONS_SIZE_LIMIT)
-		return ph_error(NULL, -E2BIG, "options.size is %llu", (unsigned long long)opt->size);
-	for (uint64_t i = sizeof(*opt); i < opt->size; i++)
-		if (bytes[i])
-			return ph_error(
-				NULL, -E2BIG,
-				"an option that this library does not know is set; use a newer library");
-	memcpy(&o->opt, opt, opt->size < sizeof(*opt) ? (size_t)opt->size : sizeof(*opt));
-	if (o->opt.mode & ~0777u)
-		return ph_error(NULL, -EINVAL, "options.mode is 0%o; only permission bits are possible",
-				o->opt.mode);
-	if (o->opt.type_count && !o->opt.types)
-		return ph_error(NULL, -EINVAL, "options.types is NULL, but type_count is %llu",
-				(unsigned long long)o->opt.type_count);
-	return 0;
-}
-
-static int durability_take(struct opening *o)
-{
-	uint32_t in_flags = o->flags & DURABILITY_FLAGS, in_options = o->opt.durability;
-
-	if (in_options & ~DURABILITY_FLAGS)
-		return ph_error(NULL, -EINVAL, "options.durability is 0x%x; use PHEAP_PROCESS", in_options);
-	if (in_flags && in_options && in_flags != in_options)
-		return ph_error(NULL, -EINVAL, "flags and options ask for different durability");
-	o->durability = in_flags ? in_flags : in_options;
-	if (o->durability == PHEAP_EPOCH || o->durability == PHEAP_SYNC)
-		return ph_error(
-			NULL, -EOPNOTSUPP,
-			"PHEAP_EPOCH and PHEAP_SYNC are not in this version; use PHEAP_PROCESS (safe against "
-			"the death of "
-			"processes, not against power loss)");
-	return 0;
-}
-
-static int flags_check(uint32_t flags)
-{
-	if (flags & LATER_FLAGS)
-		return ph_error(NULL, -EOPNOTSUPP, "PHEAP_GUARD is not in this version");
-	if (flags & ~OPEN_FLAGS)
-		return ph_error(NULL, -EINVAL, "flags 0x%x are not flags of pheap_open", flags & ~OPEN_FLAGS);
-	if (flags & PHEAP_CREATE && flags & PHEAP_RDONLY)
-		return ph_error(NULL, -EINVAL, "PHEAP_CREATE and PHEAP_RDONLY exclude each other");
-	if (flags & PHEAP_EXCL && !(flags & PHEAP_CREATE))
-		return ph_error(NULL, -EINVAL, "PHEAP_EXCL means something with PHEAP_CREATE only");
-	return 0;
 }
 
 /* ---- the file ---- */
@@ -800,11 +735,11 @@ int pheap_open(const char *path, uint32_t flags, const struct pheap_options *opt
 	if (!path || !ret)
 		return ph_error(NULL, -EINVAL, "pheap_open: path and ret must not be NULL");
 	(void)ph_error(NULL, 0, "%s", "");
-	rc = flags_check(flags);
+	rc = ph_options_flags(flags);
 	if (!rc)
-		rc = options_take(&o, opt);
+		rc = ph_options_take(opt, &o.opt);
 	if (!rc)
-		rc = durability_take(&o);
+		rc = ph_options_durability(flags, o.opt.durability, &o.durability);
 	if (!rc)
 		rc = open_run(&o, ret);
 	/* A success leaves no sentence, also when another process was first to create the file. */

@@ -131,6 +131,9 @@ static void *actor_main(void *arg)
 	struct actor *a = arg;
 
 	word_wait(&a->turn);
+	a->prepare(a);
+	word_set(&ended);
+	word_wait(&a->turn);
 	self = a;
 	if (!setjmp(a->base))
 		a->rc = a->play(a, a->arg);
@@ -169,14 +172,16 @@ uint64_t turns_run(struct actor *who, unsigned count, const struct turns_plan *h
 	next_switch = 0;
 	rng = how->seed;
 	ended = 0;
+	kr_store = on_store;
 	for (unsigned i = 0; i < count; i++) {
 		who[i].done = who[i].dead = who[i].holds_global = false;
 		who[i].turn = 0;
 		if (pthread_create(&who[i].thread, NULL, actor_main, &who[i]))
 			abort();
+		word_set(&who[i].turn);
+		word_wait(&ended);
 	}
 	kr_atomic = turns_point;
-	kr_store = on_store;
 	memfile_waits = on_wait;
 	for (struct actor *a = &who[how->first]; a; a = other_drawn()) {
 		word_set(&a->turn);

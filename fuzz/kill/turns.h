@@ -30,6 +30,7 @@
 struct actor {
 	pheap *h;
 	unsigned id;
+	void (*prepare)(struct actor *a); /* in its thread, one after the other, before anybody plays */
 	int (*play)(struct actor *a, void *arg);
 	void *arg;
 	uint64_t rng;

@@ -5,11 +5,13 @@
  * What: "storm": processes and threads hammer a few keys in every way there is, some are killed; what the
  * keys protect is whole each time, and everybody gets a share. "hogs": some take the same thing again the
  * moment they have given it back, or share it so that one of them always has it; one other wants it, too.
+ * "waiters that die": those who wait do a part of the looking after holders for each other; one is left.
  * "circles": processes that wait for each other; one of them is told -EDEADLK, the others go on.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -325,6 +327,110 @@ static void duel_run(const struct duel *duel)
 	     (double)(crowd_now_ns() - start_ns) / 1e6 / HOG_WANTS);
 }
 
+/* --- waiters that die --- */
+
+#define WAITERS 5u
+#define WAIT_ROUNDS 8u
+
+struct want {
+	const char *name;
+	uint32_t holder_flags;
+	bool holder_shared;
+	uint32_t waiter_flags;
+	bool waiter_shared;
+	bool permits; /* instead: the holder has all of a semaphore */
+};
+
+static const struct want wants[] = {
+	{"a key", PHEAP_CONCURRENT, false, PHEAP_CONCURRENT, false, false},
+	{"a shared key", PHEAP_CONCURRENT, false, PHEAP_CONCURRENT | PHEAP_READ, true, false},
+	{"a key from one that shares it", PHEAP_CONCURRENT, true, PHEAP_CONCURRENT, false, false},
+	{"the heap from one that has it", 0, false, 0, false, false},
+	{"the heap from one with a key", PHEAP_CONCURRENT, false, 0, false, false},
+	{"reading from one that has the heap", 0, false, PHEAP_READ, false, false},
+	{"permits", 0, false, 0, false, true},
+};
+
+static void want_get(pheap *h, const struct want *w, bool holder)
+{
+	uint32_t flags = holder ? w->holder_flags : w->waiter_flags;
+	pheap_tx *tx;
+
+	if (w->permits) {
+		must(h, pheap_permits_take(h, pheap_find(h, "permits"), holder ? 3 : 1, -1),
+		     "taking permits");
+		return;
+	}
+	must(h, pheap_begin(h, flags, &tx), "begin of one that may die");
+	duel_lock(h, tx, flags, holder ? w->holder_shared : w->waiter_shared);
+}
+
+static void want_end(pheap *h, const struct want *w)
+{
+	if (w->permits)
+		must(h, pheap_permits_give(h, pheap_find(h, "permits"), 3), "giving permits");
+	else
+		must(h, pheap_commit(pheap_current(h)), "commit of one that may have died");
+}
+
+static int holder_main(void *arg)
+{
+	pheap *h = crowd_open(crowd_path("heap"), 0, NULL);
+
+	want_get(h, arg, true);
+	crowd_add(&m->at);
+	crowd_await(&m->go, 1);
+	want_end(h, arg);
+	crowd_close(h);
+	return 0;
+}
+
+static int waiter_main(void *arg)
+{
+	pheap *h = crowd_open(crowd_path("heap"), 0, NULL);
+
+	crowd_add(&m->at);
+	want_get(h, arg, false);
+	crowd_add(&m->won);
+	return 0; /* its end is the end of what it has */
+}
+
+/* All but one of the waiters die, then the holder, or it ends: the last one gets it. */
+static void waiters_die(const struct want *w, unsigned round, uint64_t *rng)
+{
+	unsigned last = (unsigned)crowd_below(rng, WAITERS);
+	pid_t holder, pids[WAITERS];
+
+	memset(m, 0, sizeof(*m));
+	holder = crowd_start(holder_main, (void *)(uintptr_t)w);
+	crowd_await(&m->at, 1);
+	for (unsigned i = 0; i < WAITERS; i++)
+		pids[i] = crowd_start(waiter_main, (void *)(uintptr_t)w);
+	crowd_await(&m->at, 1 + WAITERS);
+	/* long enough, now and then, for one of them to have become the first in the row */
+	crowd_nap_us(crowd_below(rng, round % 2 ? 40000 : 3000));
+	if (m->won)
+		crowd_wrong("one had %s although another one had it", w->name);
+	for (unsigned n = 1; n < WAITERS; n++)
+		(void)crowd_kill(pids[(last + n) % WAITERS]);
+	if (round % 4 < 2)
+		(void)kill(holder, SIGKILL);
+	else
+		crowd_set(&m->go, 1);
+	crowd_await(&m->won, 1);
+	(void)crowd_wait(pids[last]);
+	(void)crowd_wait(holder);
+}
+
+static void want_run(const struct want *w)
+{
+	uint64_t rng = crowd_seed();
+
+	for (unsigned round = 0; round < WAIT_ROUNDS && !crowd_is_wrong(); round++)
+		waiters_die(w, round, &rng);
+	ok(true, "all who wait for %s die but one: it gets it", w->name);
+}
+
 /* --- circles --- */
 
 struct member {
@@ -414,11 +520,14 @@ int main(void)
 	h = crowd_open(crowd_path("heap"), PHEAP_CREATE, NULL);
 	tx = crowd_tx(h, 0);
 	(void)!PHEAP_ROOT(tx, "pairs", struct pairs);
+	(void)pheap_root_set(tx, "permits", pheap_permits_new(tx, 3));
 	crowd_commit(tx);
 	storm(false);
 	storm(true);
 	for (size_t i = 0; i < sizeof(duels) / sizeof(duels[0]); i++)
 		duel_run(&duels[i]);
+	for (size_t i = 0; i < sizeof(wants) / sizeof(wants[0]); i++)
+		want_run(&wants[i]);
 	for (unsigned size = 2; size <= CIRCLE_MAX; size += 3)
 		circle_run(size, false);
 	circle_run(2, true);

@@ -34,7 +34,7 @@ int oracle_step_publish(struct oracle *o);
 int oracle_step_hold(struct oracle *o);
 int oracle_step_release(struct oracle *o);
 int oracle_step_permits(struct oracle *o);
-int oracle_member_hold(struct oracle *o); /* a call outside of transactions, if anything is held */
+int oracle_member_hold(struct oracle *o);    /* a call outside of transactions, if anything is held */
 int oracle_member_between(struct oracle *o); /* by this process or by the other one */
 
 #endif
