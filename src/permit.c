@@ -54,16 +54,20 @@ static uint64_t permits_find(const pheap *h, const pheap_tx *tx, const void *p, 
 	const char *why;
 
 	if (p && ph_heap_has(h, off, permits_size(h)) && ph_block_find(h, tx, off, &b, &why) == 0 &&
-	    PHD_DESC_TYPE(b.desc) == PHD_TYPE_PERMITS && b.size >= permits_size(h))
+	    PHD_DESC_TYPE(b.desc) == PHD_TYPE_PERMITS && b.size >= permits_size(h) &&
+	    permits_at(h, off)->total <= (uint64_t)TOTAL_MAX)
 		return off;
 	(void)ph_error(h, -EINVAL, "%s: %p is no semaphore of this heap (pheap_permits_new makes one)", call,
 		       p);
 	return 0;
 }
 
+/* What cannot be in a whole file is void: sums stay far from overflow. */
 static bool cell_counts(const struct pheap *h, const struct phd_permit_cell *cell, uint32_t slot)
 {
-	return cell->attachment != 0 &&
+	int64_t balance = __atomic_load_n(&cell->balance, __ATOMIC_RELAXED);
+
+	return cell->attachment != 0 && balance >= -TOTAL_MAX && balance <= TOTAL_MAX &&
 	       (PH_MUTANT(PH_MUTANT_PERMIT_VOID) ||
 		__atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == cell->attachment);
 }

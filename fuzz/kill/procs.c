@@ -171,6 +171,7 @@ static void work_forever(unsigned worker, unsigned stride, unsigned nap)
 	settle(h, "worker");
 	for (unsigned w = worker; w < BANK_WORKERS; w += stride, count++) {
 		work[count] = (struct work){.h = h, .worker = w, .nap = nap};
+		bank_worker_start(h, board, w);
 		if (pthread_create(&threads[count], NULL, work_loop, &work[count]))
 			_exit(EXIT_WRONG);
 	}
@@ -321,6 +322,7 @@ static int check_cold(void)
 	if (rc)
 		return bank_wrong(board, "open after all died: %d (%s)", rc, pheap_error_detail(NULL));
 	rc = bank_check(h, board, &expect);
+	rc = rc ? rc : bank_check_alone(h, board);
 	if (pheap_close(h) && !rc)
 		rc = bank_wrong(board, "close failed");
 	return rc ? rc : run_fsck("-n", 0);
@@ -389,6 +391,7 @@ static void victim_run(unsigned stage, uint64_t k)
 	rng = k;
 	h = attach("victim");
 	settle(h, "victim");
+	bank_worker_start(h, board, VICTIM);
 	if (stage == 1)
 		victim_arm(k);
 	if (bank_tx(h, board, VICTIM))
@@ -428,6 +431,7 @@ static int aimed_part(void)
 	part_end = now_ms() + part_ms;
 	if (rc)
 		return rc;
+	board->lends = 1;
 	for (unsigned i = 1; i <= LIVING; i++)
 		start_worker(i, BANK_WORKERS, 400);
 	start_checker();

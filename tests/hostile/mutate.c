@@ -181,6 +181,7 @@ static void attack(struct rng *r, uint64_t sum, bool sums_hold)
 		progress->phase = PHASE_TX;
 		if (flags[choice] != PHEAP_RDONLY || rng_below(r, 2))
 			drive_transact(h, r);
+		resources_use(h, r);
 		progress->phase = PHASE_WALK;
 		(void)drive_walk(h, &what);
 		if (what)

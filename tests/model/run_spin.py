@@ -77,8 +77,8 @@ def search(model, kind, want, defines, compiler, folder, verbose):
     cycles = kind == "ends" or want == "cycle"
     long = kind == "long"
     flags = ["-DNP"] if cycles else ["-DSAFETY"]
-    # a mutant is found soon: compiling well costs more than it gives
-    flags.append("-O0" if want else "-O2" if long else "-O1")
+    # found soon (sooner with the last choice tried first): compiling well would cost more than it gives
+    flags += ["-O0", "-DT_REVERSE"] if want else ["-O2" if long else "-O1"]
     flags += ["-DCOLLAPSE", f"-DMEMLIM={4 * MEMORY_MB}"] if long else [f"-DMEMLIM={MEMORY_MB}"]
     code, output = run([*compiler, "-w", *flags, "-o", "pan", "pan.c"], folder)
     if code:

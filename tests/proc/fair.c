@@ -330,6 +330,7 @@ static void duel_run(const struct duel *duel)
 /* --- waiters that die --- */
 
 #define WAITERS 5u
+#define HANG_MS 20000
 #define WAIT_ROUNDS 8u
 
 struct want {
@@ -357,7 +358,7 @@ static void want_get(pheap *h, const struct want *w, bool holder)
 	pheap_tx *tx;
 
 	if (w->permits) {
-		must(h, pheap_permits_take(h, pheap_find(h, "permits"), holder ? 3 : 1, -1),
+		must(h, pheap_permits_take(h, pheap_find(h, "permits"), holder ? 3 : 1, HANG_MS),
 		     "taking permits");
 		return;
 	}

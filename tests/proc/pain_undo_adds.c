@@ -25,6 +25,7 @@
 #define WORKERS 5u
 #define TOTAL 7u
 #define STORM_DEATHS 300u
+#define HANG_MS 20000
 
 struct meeting {
 	uint32_t at, go, stop;
@@ -178,7 +179,7 @@ static int waiter_main(void *arg)
 
 	(void)arg;
 	crowd_add(&m->at);
-	crowd_must(pheap_permits_take(h, permits_of(h, "permits"), 4, -1), "pheap_permits_take");
+	crowd_must(pheap_permits_take(h, permits_of(h, "permits"), 4, HANG_MS), "pheap_permits_take");
 	crowd_add(&m->at);
 	crowd_await(&m->go, 1);
 	crowd_close(h);
@@ -269,7 +270,7 @@ static void own_one(pheap *h, const pheap_permits *p)
 {
 	uint64_t me = pheap_member(h), before;
 
-	crowd_must(pheap_permit_reserve(h, p, -1), "pheap_permit_reserve");
+	crowd_must(pheap_permit_reserve(h, p, HANG_MS), "pheap_permit_reserve");
 	before = __atomic_exchange_n(&m->owner, me, __ATOMIC_SEQ_CST);
 	if (before && pheap_member_alive(h, before) != 0)
 		crowd_wrong("member %llu has it already", (unsigned long long)before);

@@ -254,6 +254,50 @@ static void notifier_dies_anywhere(void)
 	note("%u had committed, %llu looks of the sleeper", committed, (unsigned long long)m->wakes);
 }
 
+/* --- sleepers that look after the others --- */
+
+#define HELD_TYPE 9u
+
+/* Dies in a transaction that has changed the word in place, holding a block. */
+static int dying_main(void *arg)
+{
+	pheap *h = crowd_open(crowd_path("heap"), 0, NULL);
+	const struct words *w = words_of(h);
+	pheap_tx *tx = crowd_tx(h, PHEAP_CONCURRENT);
+	uint64_t value = 77;
+
+	(void)arg;
+	crowd_must(pheap_hold(h, pheap_zalloc(tx, 64, HELD_TYPE)), "pheap_hold");
+	crowd_commit(tx);
+	tx = crowd_tx(h, PHEAP_CONCURRENT);
+	(void)pheap_store(tx, &w->pong, &value, sizeof(value));
+	crowd_add(&m->over);
+	(void)raise(SIGKILL);
+	return 0;
+}
+
+/* The first process only looks; nobody but the sleepers could have put it right. */
+static void sleepers_recover(void)
+{
+	uint64_t pong = words->pong, start_ns;
+	pid_t pids[SLEEPERS];
+	bool changed;
+
+	sleepers_start(pids);
+	if (crowd_run(dying_main, NULL) != CROWD_KILLED)
+		crowd_wrong("it did not die");
+	start_ns = crowd_now_ns();
+	changed = m->over == 1;
+	(void)crowd_kill(pids[0]); /* it may be the one that asks */
+	pids[0] = 0;
+	while (__atomic_load_n(&words->pong, __ATOMIC_ACQUIRE) != pong || crowd_count(heap, HELD_TYPE))
+		crowd_nap_us(500);
+	note("everybody sleeps: put right %.0f ms after the death",
+	     (double)(crowd_now_ns() - start_ns) / 1e6);
+	word_set(heap, &words->ping, words->ping + 1);
+	ok(sleepers_end(pids) && changed, "everybody sleeps, one dies: the sleepers put right what it left");
+}
+
 /* --- who is alive --- */
 
 static int member_main(void *arg)
@@ -329,6 +373,7 @@ int main(void)
 		notifier_dies_anywhere();
 	else
 		skip("notifiers die after each store", "no trap flag on this processor");
+	sleepers_recover();
 	who_is_alive();
 	crowd_close(heap);
 	return crowd_end();
