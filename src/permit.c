@@ -254,18 +254,23 @@ static int holders_check(pheap *h, uint64_t off)
 	return rc < 0 ? rc : 0;
 }
 
-/* One process asks for the dead each millisecond; the others sleep longer. True: it is this one. */
-static bool watcher_claim(struct pheap *h, struct phd_permits *p)
+/* One process asks for the dead each millisecond; the others sleep longer, and ask for that one only. 1: it is this one;
+ * 0: another, alive; or an error of recovery. */
+static int watcher_claim(struct pheap *h, struct phd_permits *p)
 {
 	uint64_t mine = h->member_id << 16 | (h->slot + 1),
 		 seen = __atomic_load_n(&p->watcher, __ATOMIC_ACQUIRE);
 	uint64_t slot = (seen & 0xffff) - 1;
 
 	if (seen == mine)
-		return true;
+		return 1;
 	if (seen && slot < h->super.member_count &&
-	    __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == seen >> 16)
-		return false;
+	    __atomic_load_n(&h->members[slot].attachment, __ATOMIC_ACQUIRE) == seen >> 16) {
+		int rc = ph_member_check(h, (uint32_t)slot);
+
+		if (rc <= 0)
+			return rc;
+	}
 	return __atomic_compare_exchange_n(&p->watcher, &seen, mine, false, __ATOMIC_ACQ_REL,
 					   __ATOMIC_RELAXED);
 }
@@ -292,9 +297,10 @@ static int take_wait(pheap *h, struct permit_call *c, int32_t timeout_ms)
 		if (rc != -EAGAIN)
 			break;
 		/* A first and a last look are everybody's. */
-		if (passed_ns && passed_ns < limit_ns && !watcher_claim(h, p))
+		rc = passed_ns && passed_ns < limit_ns ? watcher_claim(h, p) : 1;
+		if (rc == 0)
 			nap_ns = NAP_NS;
-		else
+		else if (rc > 0)
 			rc = holders_check(h, c->off);
 		if (rc == 0 && available(h, c->off) >= c->change && passed_ns < limit_ns) {
 			passed_ns = ph_os->clock_ns() - start_ns + 1;
