@@ -26,6 +26,8 @@
 
 #define NAP_WATCHER_NS 1000000ull
 #define NAP_NS 16000000ull
+#define NAPS_BLIND \
+	6u /* who does not watch asks for the holders each so many naps: the watcher may be stopped */
 #define TOTAL_MAX (1ll << 40)
 #define WAKE_ALL 0x7fffffff
 
@@ -288,6 +290,7 @@ static int take_wait(pheap *h, struct permit_call *c, int32_t timeout_ms)
 	uint64_t start_ns = ph_os->clock_ns(), passed_ns = 0,
 		 limit_ns = timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000u;
 	struct phd_permits *p = permits_at(h, c->off);
+	uint32_t naps = 0;
 	int rc;
 
 	for (;;) {
@@ -298,13 +301,19 @@ static int take_wait(pheap *h, struct permit_call *c, int32_t timeout_ms)
 			break;
 		/* A first and a last look are everybody's. */
 		rc = passed_ns && passed_ns < limit_ns ? watcher_claim(h, p) : 1;
-		if (rc == 0)
+		if (rc == 0 && naps++ % NAPS_BLIND != NAPS_BLIND - 1)
 			nap_ns = NAP_NS;
-		else if (rc > 0)
+		else if (rc >= 0)
 			rc = holders_check(h, c->off);
-		if (rc == 0 && available(h, c->off) >= c->change && passed_ns < limit_ns) {
+		if (rc == 0 && available(h, c->off) >= c->change) {
+			bool last = passed_ns >= limit_ns;
+
 			passed_ns = ph_os->clock_ns() - start_ns + 1;
-			continue;
+			if (!last)
+				continue;
+			rc = change_run(h, c);
+			if (rc != -EAGAIN)
+				break;
 		}
 		if ((rc == 0 || rc == -EAGAIN) && !permits_find(h, NULL, h->base + c->off, c->name))
 			rc = -EINVAL;

@@ -12,12 +12,11 @@
 #include "runtime.h"
 
 static uint64_t step_count, step_last;
-static int step_signal = SIGKILL;
 
 static void step(void)
 {
 	if (++step_count == step_last)
-		kill(getpid(), step_signal);
+		kill(getpid(), SIGKILL);
 }
 
 static void on_store(void *addr, size_t n)
@@ -105,13 +104,6 @@ void victim_arm(uint64_t k)
 {
 	step_count = 0;
 	step_last = k;
-	step_signal = SIGKILL;
-}
-
-void victim_arm_stop(uint64_t k)
-{
-	victim_arm(k);
-	step_signal = SIGSTOP;
 }
 
 uint64_t victim_steps(void)

@@ -17,8 +17,6 @@
 void victim_install(void);
 /* From now on the k-th step (1 is the next) is the last thing this process does. 0: never. */
 void victim_arm(uint64_t k);
-/* The same, but it is stopped there (SIGSTOP), as long as the parent likes. */
-void victim_arm_stop(uint64_t k);
-uint64_t victim_steps(void); /* since it was armed */
+uint64_t victim_steps(void); /* since victim_arm */
 
 #endif
