@@ -33,8 +33,8 @@
 
 struct permit_call {
 	uint64_t off;
-	int64_t change; /* of this member's balance */
-	bool gives;
+	int64_t change;	   /* of this member's balance */
+	bool takes, gives; /* neither: it lends */
 	const char *name;
 };
 
@@ -230,6 +230,7 @@ static int enter(pheap *h, const pheap_permits *permits, uint64_t n, struct perm
 				c->name);
 	if (n == 0 || n > (uint64_t)TOTAL_MAX)
 		return ph_error(h, -EINVAL, "%s: 1 to 2^40 permits", c->name);
+	c->change = c->takes ? (int64_t)n : -(int64_t)n;
 	c->off = permits_find(h, NULL, permits, c->name);
 	return c->off ? 0 : -EINVAL;
 }
@@ -333,7 +334,7 @@ static int take_wait(pheap *h, struct permit_call *c, int32_t timeout_ms)
 
 static int take(pheap *h, const pheap_permits *permits, uint64_t n, int32_t timeout_ms, const char *name)
 {
-	struct permit_call c = {.change = (int64_t)n, .name = name};
+	struct permit_call c = {.takes = true, .name = name};
 	int rc = enter(h, permits, n, &c);
 
 	if (rc)
@@ -348,7 +349,7 @@ static int take(pheap *h, const pheap_permits *permits, uint64_t n, int32_t time
 
 static int give(pheap *h, const pheap_permits *permits, uint64_t n, const char *name)
 {
-	struct permit_call c = {.change = -(int64_t)n, .gives = true, .name = name};
+	struct permit_call c = {.gives = true, .name = name};
 	int rc = enter(h, permits, n, &c);
 
 	return rc ? rc : change_run(h, &c);
@@ -376,7 +377,7 @@ int pheap_permit_release(pheap *h, const pheap_permits *permits)
 
 int pheap_permits_lend(pheap *h, const pheap_permits *permits, uint64_t n)
 {
-	struct permit_call c = {.change = -(int64_t)n, .name = "pheap_permits_lend"};
+	struct permit_call c = {.name = "pheap_permits_lend"};
 	int rc = enter(h, permits, n, &c);
 
 	return rc ? rc : change_run(h, &c);

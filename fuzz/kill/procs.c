@@ -2,8 +2,8 @@
  *
  * procs.c: rung 4: real processes, real SIGKILL, and living ones that meet what the dead left.
  *
- * What: three parts. "create": a creator killed at its k-th step; there is a whole heap under the name, or
- * none. "aimed": one victim after the other killed at its k-th step of attach, transaction and detach, for
+ * What: four parts. "create": a creator killed at its k-th step; there is a whole heap under the name, or
+ * none. "ephemeral": see ephemeral.c. "aimed": one victim after the other killed at its k-th step of attach, transaction and detach, for
  * k = 1, 2, ..., beside two living workers and a checker. "storm": several workers killed at random moments
  * and replaced; now and then all at once, so that the next one is first.
  */
@@ -25,6 +25,7 @@
 #include "bank.h"
 #include "oracle.h"
 #include "os.h"
+#include "procs.h"
 #include "runtime.h"
 #include "victim.h"
 
@@ -33,24 +34,24 @@
 #define STORM_WORKERS 4u
 #define EXIT_WRONG 9
 
-static struct board *board;
+struct board *board;
 static struct bank_expect expect;
 static char folder[300], path[340];
 static uint64_t seed = 1, rng;
-static uint64_t aimed_max = 4000, random_max = 2000, create_max = 200;
+static uint64_t aimed_max = 4000, random_max = 2000, create_max = 200, ephemeral_max = 300;
 static uint64_t aimed, randoms, creates, in_tx, checks;
 static uint64_t part_ms, part_end; /* with --seconds: how long a part may take, and when that is over */
 static unsigned passed, failed;
 static pid_t living[BANK_WORKERS], checker;
 static int to_checker = -1, from_checker = -1;
 static const char usage[] =
-	"usage: kill-procs [--aimed N] [--random N] [--create N] [--seconds N] [--seed S] [--mutant N]\n"
+	"usage: kill-procs [--aimed N] [--random N] [--create N] [--ephemeral N] [--seconds N] [--seed S] [--mutant N]\n"
 	"                  [--fsck PROGRAM] [--timeout SECONDS]\n";
 static const char *fsck;
 
 /* --- processes --- */
 
-static pid_t spawn(void)
+pid_t procs_spawn(void)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -171,6 +172,7 @@ static void work_forever(unsigned worker, unsigned stride, unsigned nap)
 	settle(h, "worker");
 	for (unsigned w = worker; w < BANK_WORKERS; w += stride, count++) {
 		work[count] = (struct work){.h = h, .worker = w, .nap = nap};
+		bank_worker_start(h, board, w);
 		if (pthread_create(&threads[count], NULL, work_loop, &work[count]))
 			_exit(EXIT_WRONG);
 	}
@@ -181,7 +183,7 @@ static void work_forever(unsigned worker, unsigned stride, unsigned nap)
 
 static void start_worker(unsigned worker, unsigned stride, unsigned nap)
 {
-	living[worker] = spawn();
+	living[worker] = procs_spawn();
 	if (!living[worker])
 		work_forever(worker, stride, nap);
 }
@@ -213,7 +215,7 @@ static void start_checker(void)
 		perror("pipe");
 		exit(2);
 	}
-	checker = spawn();
+	checker = procs_spawn();
 	if (!checker) {
 		close(a[1]);
 		close(b[0]);
@@ -321,6 +323,7 @@ static int check_cold(void)
 	if (rc)
 		return bank_wrong(board, "open after all died: %d (%s)", rc, pheap_error_detail(NULL));
 	rc = bank_check(h, board, &expect);
+	rc = rc ? rc : bank_check_alone(h, board);
 	if (pheap_close(h) && !rc)
 		rc = bank_wrong(board, "close failed");
 	return rc ? rc : run_fsck("-n", 0);
@@ -354,7 +357,7 @@ static int create_part(void)
 		pid_t pid;
 
 		unlink(path);
-		pid = spawn();
+		pid = procs_spawn();
 		if (!pid) {
 			victim_install();
 			victim_arm(k);
@@ -389,6 +392,7 @@ static void victim_run(unsigned stage, uint64_t k)
 	rng = k;
 	h = attach("victim");
 	settle(h, "victim");
+	bank_worker_start(h, board, VICTIM);
 	if (stage == 1)
 		victim_arm(k);
 	if (bank_tx(h, board, VICTIM))
@@ -400,7 +404,7 @@ static void victim_run(unsigned stage, uint64_t k)
 
 static int one_victim(unsigned stage, uint64_t k, bool *ret_survived)
 {
-	pid_t pid = spawn();
+	pid_t pid = procs_spawn();
 	int status;
 
 	if (!pid)
@@ -428,6 +432,7 @@ static int aimed_part(void)
 	part_end = now_ms() + part_ms;
 	if (rc)
 		return rc;
+	board->lends = 1;
 	for (unsigned i = 1; i <= LIVING; i++)
 		start_worker(i, BANK_WORKERS, 400);
 	start_checker();
@@ -554,10 +559,11 @@ static void on_signal(int signal)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"aimed", 1, NULL, 'a'},   {"random", 1, NULL, 'r'},  {"create", 1, NULL, 'c'},
-		{"seed", 1, NULL, 's'},	   {"mutant", 1, NULL, 'm'},  {"fsck", 1, NULL, 'f'},
-		{"timeout", 1, NULL, 't'}, {"seconds", 1, NULL, 'd'}, {0}};
+	static const struct option options[] = {{"aimed", 1, NULL, 'a'},     {"random", 1, NULL, 'r'},
+						{"create", 1, NULL, 'c'},    {"seed", 1, NULL, 's'},
+						{"mutant", 1, NULL, 'm'},    {"fsck", 1, NULL, 'f'},
+						{"timeout", 1, NULL, 't'},   {"seconds", 1, NULL, 'd'},
+						{"ephemeral", 1, NULL, 'e'}, {0}};
 	const char *tmp = getenv("TMPDIR");
 	unsigned timeout = 300;
 	int c, rc;
@@ -569,6 +575,9 @@ int main(int argc, char **argv)
 			break;
 		case 'r':
 			random_max = number(optarg);
+			break;
+		case 'e':
+			ephemeral_max = number(optarg);
 			break;
 		case 'c':
 			create_max = number(optarg);
@@ -595,6 +604,7 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	rng = seed;
+	victim_install();
 	snprintf(folder, sizeof(folder), "%s/pheap-procs-XXXXXX", tmp && *tmp ? tmp : "/tmp");
 	if (!mkdtemp(folder))
 		return perror(folder), 2;
@@ -615,6 +625,15 @@ int main(int argc, char **argv)
 		result("ORDER(create-publish): creators killed", rc,
 		       "%" PRIu64 " creators, %" PRIu64 " left a half-made heap", creates,
 		       (uint64_t)(rc != 0));
+	}
+	if (ephemeral_max) {
+		uint64_t stops, kills;
+
+		memset(board, 0, sizeof(*board));
+		unlink(path);
+		rc = ephemeral_part(path, ephemeral_max, &stops, &kills);
+		result("ORDER(ephemeral-name): users stopped or killed", rc,
+		       "%" PRIu64 " stops, %" PRIu64 " kills", stops, kills);
 	}
 	if (aimed_max) {
 		rc = aimed_part();

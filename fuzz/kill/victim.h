@@ -13,10 +13,12 @@
 
 #include <stdint.h>
 
-/* Puts the counting table in place; nothing counts yet. For the process that will die. */
+/* Puts the counting table in place, which syncs nothing; nothing counts yet. */
 void victim_install(void);
 /* From now on the k-th step (1 is the next) is the last thing this process does. 0: never. */
 void victim_arm(uint64_t k);
-uint64_t victim_steps(void); /* since victim_arm */
+/* At its k-th edge of a system call it is stopped (SIGSTOP), for as long as the parent likes. */
+void victim_arm_stop(uint64_t k);
+uint64_t victim_steps(void); /* since it was armed */
 
 #endif
