@@ -765,6 +765,13 @@ PHEAP_API int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size);
 PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
 
 /*
+ * Makes a checkpoint: what is changed in the heap now is in its file afterwards, and recovery of a power cut begins
+ * here. Done by itself when half of the journal is in use. Nothing to do with PHEAP_PROCESS. Transactions go on.
+ * Returns 0, or -EROFS, PHEAP_EFORKED, PHEAP_EPOISONED, [wait], -ENOMEM.
+ */
+PHEAP_API int pheap_checkpoint(pheap *h);
+
+/*
  * From now on these n signals wait, in the whole process, until none of its threads has a transaction open;
  * then the signal is raised again with the disposition that the program had: the process dies by it, or its
  * handler runs. While one waits, threads without a transaction wait in pheap_begin (10 s at most, in case

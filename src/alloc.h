@@ -39,6 +39,7 @@ struct ph_desc_op {
 	uint64_t chunk, count;
 	uint64_t old_desc, new_desc; /* of the head chunk */
 	uint64_t position;
+	bool flushed; /* with a WAL: its bytes are made durable in place, not logged */
 	bool first; /* of this transaction for this chunk, so old_desc is what the file must say at commit */
 };
 
@@ -97,6 +98,8 @@ int ph_chunk_claim_journal(struct pheap *h, uint64_t word, uint64_t count, uint6
 bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
 void ph_chunk_unclaim(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
 void ph_chunk_freed(struct pheap *h, uint64_t chunk);
+/* redo.c: claimed chunks may be stored to, as a log. 0, or as ph_lease_range. */
+int ph_space_lease(struct pheap_tx *tx, uint64_t chunk, uint64_t count);
 /* As claim, but reclaims empty runs and grows the file when there is nothing. */
 int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk);
 static inline uint64_t ph_chunk_of(const struct pheap *h, uint64_t off)
@@ -183,6 +186,7 @@ struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx);
 int ph_ops_desc(struct pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc, uint64_t new_desc);
 /* Descriptor as this transaction sees it. */
 uint64_t ph_ops_desc_of(const struct pheap_tx *tx, const struct pheap *h, uint64_t chunk);
+void ph_ops_give_back(struct pheap_tx *tx); /* what ph_ops_prepare took, before the commit point */
 int ph_ops_prepare(struct pheap_tx *tx);  /* latches and tests; on error everything is released again */
 void ph_ops_release(struct pheap_tx *tx); /* latches, after idle */
 void ph_ops_forget(struct pheap_tx *tx,

@@ -17,8 +17,10 @@
 #include "ephemeral.h"
 #include "error.h"
 #include "hold.h"
+#include "checkpoint.h"
 #include "member.h"
 #include "mutant.h"
+#include "power.h"
 #include "recovery.h"
 #include "super.h"
 
@@ -36,6 +38,7 @@ struct attach {
 	uint32_t copy;
 	uint8_t boot_id[16];
 	bool boot_known;
+	bool was_clean;
 };
 
 /* ---- the gate ---- */
@@ -92,6 +95,22 @@ static bool same_file(const struct attach *a, const struct ph_file_info *info)
 	       (a->state.birth_ns == info->birth_ns || !a->state.birth_ns || !info->birth_ns);
 }
 
+/* A snapshot of the whole file system, mounted beside it: of this boot, but a cut all the same. */
+static bool same_device(const struct pheap *h, const struct attach *a)
+{
+	return a->state.dev == h->dev || !a->state.dev;
+}
+
+/* With a WAL, what has to be done is recovery of a power cut: the machine went down, or a sync failed and what memory has is
+ * not what the disk has. */
+static bool power_lost(const struct pheap *h, const struct attach *a)
+{
+	uint64_t poison = h->coord->poison;
+
+	return ph_super_has_wal(&h->super) && !a->state.clean &&
+	       (!same_boot(a) || !same_device(h, a) || (poison && poison != (uint64_t)-PHEAP_ECORRUPT));
+}
+
 /* A heap that nobody has open and that was not closed: may this process recover it? */
 static int unclean_check(const struct pheap *h, const struct attach *a, const struct ph_file_info *info)
 {
@@ -103,6 +122,8 @@ static int unclean_check(const struct pheap *h, const struct attach *a, const st
 			NULL, PHEAP_EREBOOT,
 			"this file is a copy taken while the heap was in use; run pheap-fsck -y FILE to "
 			"accept it");
+	if (ph_super_has_wal(&h->super))
+		return 0;
 	/* Recovery may be tried again; a sync that failed may not: the kernel has forgotten what it could
 	 * not write. */
 	if (poison && poison != (uint64_t)-PHEAP_ECORRUPT)
@@ -194,6 +215,7 @@ static int dirty_write(struct pheap *h, struct attach *a, const struct ph_file_i
 	memcpy(a->state.boot_id, a->boot_id, sizeof(a->boot_id));
 	a->state.inode = info->inode;
 	a->state.birth_ns = info->birth_ns;
+	a->state.dev = info->dev;
 	a->state.clean = PH_MUTANT(PH_MUTANT_CLEAN_EARLY) ? 1 : 0;
 	a->state.open_gen =
 		(old_gen > a->state.open_gen && old_gen < OPEN_GEN_MAX ? old_gen : a->state.open_gen) + 1;
@@ -203,22 +225,63 @@ static int dirty_write(struct pheap *h, struct attach *a, const struct ph_file_i
 	return ph_state_write(h->fd, &a->state, &a->copy);
 }
 
-/* In the same boot a heap that was not closed says already what has to be said: then nothing is flushed. */
+/* The file is as long as the heap in it says. */
+static int size_check(const struct pheap *h, const struct ph_file_info *info)
+{
+	uint64_t need = h->data_off + h->head->chunk_count * PHD_CHUNK_SIZE;
+
+	if (info->size >= need)
+		return 0;
+	return ph_error(NULL, PHEAP_ECORRUPT,
+			"truncated: the file has %llu bytes, the heap in it %llu; restore a copy or run pheap-fsck",
+			(unsigned long long)info->size, (unsigned long long)need);
+}
+
+/* What the disk has becomes a heap; then it is as if this were its first boot. */
+static int power_enter(struct pheap *h)
+{
+	int rc = ph_os->file_forget(h->fd, h->map, h->super.size_max);
+
+	if (rc)
+		return ph_error(NULL, rc, "dropping what the kernel remembers of the file failed: %s",
+				pheap_strerror(rc));
+	return ph_power_recover(h);
+}
+
+/* Makes a heap that nobody has ready, and durable that it is not clean. */
+static int first_make_ready(struct pheap *h, struct attach *a, const struct ph_file_info *info, bool power)
+{
+	bool wal = ph_super_has_wal(&h->super);
+	int rc = PH_MUTANT(PH_MUTANT_STATE_FIRST) && power
+			 ? dirty_write(h, a, info, a->state.attachment_limit)
+			 : 0;
+
+	if (rc)
+		return rc;
+	rc = power ? power_enter(h) : size_check(h, info);
+
+	if (!rc && a->state.clean)
+		rc = holes_fill(h, info);
+	/* In the same boot a heap that was not closed says already what has to be said: then nothing is flushed. */
+	if (!rc && (a->state.clean || power))
+		rc = dirty_write(h, a, info, attachment_first(h, a));
+	if (!rc && wal)
+		rc = ph_checkpoint_first(h, a->was_clean || power);
+	return rc;
+}
+
 static int first_enter(struct pheap *h, struct attach *a, const struct ph_file_info *info)
 {
-	bool current = coord_current(h, a);
-	uint64_t next = attachment_first(h, a);
-	uint64_t open_gen = h->coord->open_gen + 1;
-	int rc;
+	bool power = power_lost(h, a), current = coord_current(h, a) && !power;
+	uint64_t next, open_gen = h->coord->open_gen + 1;
+	int rc = 0;
 
-	h->was_clean = a->state.clean;
-	if (a->state.clean) {
-		rc = holes_fill(h, info);
-		if (!rc)
-			rc = dirty_write(h, a, info, next);
-	} else {
+	a->was_clean = h->was_clean = a->state.clean;
+	next = power ? a->state.attachment_limit : attachment_first(h, a);
+	if (!a->state.clean)
 		rc = unclean_check(h, a, info);
-	}
+	if (!rc)
+		rc = first_make_ready(h, a, info, power);
 	if (!rc)
 		rc = ph_recovery_all(h);
 	if (rc)
@@ -392,6 +455,10 @@ static int sync_failed(struct pheap *h, struct attach *a, int rc)
 	__atomic_store_n(&h->coord->poison, (uint64_t)-rc, __ATOMIC_RELEASE);
 	memset(a->state.boot_id, 0, sizeof(a->state.boot_id));
 	(void)ph_state_write(h->fd, &a->state, &a->copy);
+	if (h->leased)
+		return ph_error(NULL, PHEAP_EPOISONED,
+				"writing the heap to its file failed (%s); the next open recovers what the disk has",
+				rc > -4096 ? pheap_strerror(rc) : "recovery failed");
 	return ph_error(NULL, rc, "writing the heap to its file failed at close (%s); run pheap-fsck -y FILE",
 			pheap_strerror(rc));
 }
@@ -402,13 +469,15 @@ static int last_leave(struct pheap *h)
 	struct attach a;
 	int rc;
 
-	if (h->coord->poison)
+	if (h->coord->poison && !h->leased)
 		return ph_error(NULL, PHEAP_EPOISONED,
 				"the heap had failed and is not marked clean; run pheap-fsck -y FILE");
 	rc = attach_read(h, &a);
 	if (rc)
 		return rc;
-	rc = ph_os->file_sync(h->fd);
+	if (h->coord->poison)
+		return sync_failed(h, &a, -(int)h->coord->poison);
+	rc = h->leased ? ph_checkpoint_close(h) : ph_os->file_sync(h->fd);
 	if (rc)
 		return sync_failed(h, &a, rc);
 	a.state.clean = 1;
@@ -484,6 +553,8 @@ int ph_attach(struct pheap *h, const struct ph_file_info *info)
 	if (held < 0)
 		return ph_error(NULL, held, "asking who has the heap open failed: %s", pheap_strerror(held));
 	rc = held ? join_check(&a, info) : first_enter(h, &a, info);
+	if (!rc && held)
+		rc = size_check(h, info);
 	if (rc)
 		return rc;
 	rc = slot_take(h, &a);

@@ -13,6 +13,7 @@
 #include "defer.h"
 #include "error.h"
 #include "hold.h"
+#include "redo.h"
 #include "reserve.h"
 #include "tx.h"
 
@@ -108,15 +109,19 @@ static int extent_alloc(pheap_tx *tx, size_t n, uint64_t align, uint32_t type, u
 {
 	uint64_t count = extent_chunks(n), chunk,
 		 step = align > PHD_CHUNK_SIZE ? align >> PHD_CHUNK_SHIFT : 1;
+	bool flushed;
 	int rc = ph_chunk_get(tx, tx->word, count, step, &chunk);
 
 	if (rc)
 		return rc;
-	rc = ph_ops_desc(tx, chunk, count, 0, PHD_DESC_MAKE_EXTENT(type, count));
+	rc = ph_redo_fresh_extent(tx->h, tx->word, chunk, count, &flushed);
+	if (rc == 0)
+		rc = ph_ops_desc(tx, chunk, count, 0, PHD_DESC_MAKE_EXTENT(type, count));
 	if (rc) {
 		ph_chunk_unclaim(tx->h, tx->word, chunk, count);
 		return rc;
 	}
+	tx->ops.descs[tx->ops.desc_count - 1].flushed = flushed;
 	*ret_off = ph_chunk_off(tx->h, chunk);
 	return 0;
 }
@@ -133,6 +138,8 @@ int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t
 	if (size && size <= PHD_BLOCK_SIZE_MAX && align <= PHD_CHUNK_SIZE) {
 		*ret_size = size;
 		rc = ph_run_alloc(tx, size, type, ret_off);
+		if (rc == 0)
+			rc = ph_redo_fresh(tx->h, tx->word, *ret_off, size);
 	} else {
 		*ret_size = extent_chunks(n) << PHD_CHUNK_SHIFT;
 		rc = extent_alloc(tx, n, align, type, ret_off);
@@ -308,6 +315,7 @@ int pheap_free(pheap_tx *tx, const void *p)
 static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int *ret_rc)
 {
 	uint64_t had = PHD_DESC_COUNT(b->desc), want = extent_chunks(n), type = PHD_DESC_TYPE(b->desc);
+	bool flushed;
 
 	*ret_rc = 0;
 	if (want == had)
@@ -316,7 +324,11 @@ static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int 
 		if (b->head + want > ph_chunk_block_end(ph_chunk_count(tx->h)) ||
 		    !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
 			return false;
-		*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
+		*ret_rc = ph_redo_fresh_extent(tx->h, tx->word, b->head + had, want - had, &flushed);
+		if (*ret_rc == 0)
+			*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
+		if (*ret_rc == 0)
+			tx->ops.descs[tx->ops.desc_count - 1].flushed = flushed;
 		return true;
 	}
 	*ret_rc = ph_hold_free_check(tx, b->off);

@@ -94,6 +94,25 @@ static inline bool ph_cover_lines(struct ph_cover *c, uint64_t off, size_t n)
 	return all;
 }
 
+/* As ph_cover_lines, but notes nothing. */
+static inline bool ph_cover_has_lines(const struct ph_cover *c, uint64_t off, size_t n)
+{
+	while (n) {
+		const struct ph_cover_line *line = &c->lines[off / 64 % PH_COVER_LINES];
+		size_t step = 64 - off % 64;
+		uint64_t mask;
+
+		if (step > n)
+			step = n;
+		mask = ph_cover_mask((unsigned)(off % 64), step);
+		if (line->tag != (off / 64 << 24 | c->stamp) || (line->mask & mask) != mask)
+			return false;
+		off += step;
+		n -= step;
+	}
+	return true;
+}
+
 static inline bool ph_cover_in_range(const struct ph_cover *c, uint64_t off, size_t n)
 {
 	uint32_t count = c->range_count < PH_COVER_RANGES ? c->range_count : PH_COVER_RANGES;

@@ -87,13 +87,22 @@ static int write_sectors(struct image *image)
 	struct {
 		struct phd_super super;
 		struct phd_state state;
-		char reserved[PHD_BLOCK_SIZE - 2 * PHD_SECTOR_SIZE];
+		struct phd_checkpoint checkpoint;
+		char reserved[PHD_BLOCK_SIZE - 3 * PHD_SECTOR_SIZE];
 	} blocks[2];
 	struct phd_state state = {
 		.magic = PHD_STATE_MAGIC,
 		.clean = 1,
 		.durability = image->super.durability,
 		.attachment_limit = 1,
+	};
+	/* The log begins behind 0, which stands for "never" in leases. */
+	struct phd_checkpoint checkpoint = {
+		.magic = PHD_CHECKPOINT_MAGIC,
+		.log_gen = 1,
+		.replay_lsn = image->super.wal_size,
+		.epoch_lsn = image->super.wal_size,
+		.lane_gen_limit = PHD_LANE_GEN_STEP,
 	};
 	int rc = ph_os->file_info(image->fd, &image->info);
 
@@ -108,6 +117,11 @@ static int write_sectors(struct image *image)
 		state.crc = ph_crc32c(0, &state, offsetof(struct phd_state, crc));
 		blocks[copy].super = image->super;
 		blocks[copy].state = state;
+		if (!ph_super_has_wal(&image->super))
+			continue;
+		checkpoint.seq = 1 - copy;
+		checkpoint.crc = ph_crc32c(0, &checkpoint, offsetof(struct phd_checkpoint, crc));
+		blocks[copy].checkpoint = checkpoint;
 	}
 	return ph_os->file_write(image->fd, blocks, sizeof(blocks), 0);
 }
@@ -130,6 +144,20 @@ static int write_journal_descriptors(const struct image *image)
 	return rc;
 }
 
+/* Written once: what was only set aside would cost each flush a change of the file's extents. */
+static int write_wal(const struct image *image)
+{
+	static const char zeros[64 << 10];
+	uint64_t size = image->super.wal_size;
+	int rc = 0;
+
+	for (uint64_t at = 0; at < size && !rc; at += sizeof(zeros))
+		rc = ph_os->file_write(image->fd, zeros,
+				       size - at < sizeof(zeros) ? (size_t)(size - at) : sizeof(zeros),
+				       image->super.wal_off + at);
+	return rc;
+}
+
 static int image_write(struct image *image)
 {
 	struct phd_head head = {.magic = PHD_HEAD_MAGIC, .chunk_count = image->chunk_count};
@@ -139,6 +167,8 @@ static int image_write(struct image *image)
 		rc = ph_os->file_write(image->fd, &head, sizeof(head), image->super.head_off);
 	if (!rc)
 		rc = write_journal_descriptors(image);
+	if (!rc && ph_super_has_wal(&image->super))
+		rc = write_wal(image);
 	if (!rc)
 		rc = ph_os->file_sync(image->fd);
 	if (rc == -ENOSPC || rc == -EDQUOT)
@@ -186,10 +216,11 @@ static int image_publish(const struct image *image, const char *path)
 		  : 0;
 }
 
-int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt, struct ph_file_info *ret)
+int ph_create(const char *path, uint32_t flags, uint32_t durability, const struct pheap_options *opt,
+	      struct ph_file_info *ret)
 {
 	struct image image = {.fd = -1};
-	int rc = ph_super_plan(opt, &image.super, &image.chunk_count);
+	int rc = ph_super_plan(opt, durability, &image.super, &image.chunk_count);
 
 	if (rc)
 		return rc;

@@ -17,6 +17,7 @@
 
 /* flags: PHEAP_FIXED and PHEAP_EPHEMERAL count. opt: complete, not NULL. ret: dev and inode of what was made. 0,
  * -EEXIST, -ENOSPC, -EINVAL and others, with a sentence. */
-int ph_create(const char *path, uint32_t flags, const struct pheap_options *opt, struct ph_file_info *ret);
+int ph_create(const char *path, uint32_t flags, uint32_t durability, const struct pheap_options *opt,
+	      struct ph_file_info *ret);
 
 #endif

@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "error.h"
+#include "lease.h"
 #include "mutant.h"
 #include "os.h"
 #include "super.h"
@@ -94,6 +95,11 @@ int ph_grow_locked(struct pheap *h, uint64_t need_count)
 				h, PHEAP_ECORRUPT,
 				"chunk %llu is beyond the end and has a descriptor; run pheap-fsck on the file",
 				(unsigned long long)chunk);
+	if (h->leased) {
+		rc = ph_lease_grow(h, count + step);
+		if (rc)
+			return rc;
+	}
 	/* ORDER(grow-count): the file system has set the space aside before chunk_count covers it, so no
 	 * store into a counted chunk can meet a hole of a full disk. Crash between: the space is there and
 	 * the next growth finds it so. Pairs with alloc.h:ph_chunk_count. */

@@ -42,6 +42,9 @@ struct pheap {
 	uint64_t *desc;
 	uint64_t *bits; /* 4 words a chunk */
 	struct phd_words *words;
+	char *ring; /* this and the next two: with a WAL only */
+	struct phd_lease *leases;
+	struct phd_table_lease *table_leases;
 	char *data;
 	uint64_t data_off;
 	uint64_t data_end;	/* end of the data as last seen; the file only grows */
@@ -55,7 +58,8 @@ struct pheap {
 	bool fenced;	/* this member fences in begin (no membarrier) */
 	bool forked;	/* this is the child of the process that opened it */
 	bool deferring; /* signals wait for the ends of transactions */
-	bool plain_pad[3];
+	bool leased;	/* it has a WAL: stores need leases, commits a record */
+	bool plain_pad[2];
 	int fd;
 	uint32_t ref_count; /* opens of the same file in this process */
 	uint64_t dev, inode;
@@ -73,6 +77,9 @@ struct pheap {
 		helper_lock; /* one internal transaction at a time in a process: they are rare and short */
 	struct pheap_tx *helper;       /* for it; NULL until the first */
 	pthread_mutex_t recovery_lock; /* R2: one recoverer per process */
+	/* One thread of the process at a time as itself: appends, flushes, makes a checkpoint. */
+	pthread_mutex_t append_lock, flush_lock, checkpoint_lock;
+	struct ph_keeper *keeper;
 	struct ph_alloc *alloc;	       /* alloc.c: partial runs, cursors */
 	struct ph_reserve *reserve;    /* reserve.c */
 };

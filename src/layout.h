@@ -28,6 +28,7 @@
 
 #define PHD_SUPER_MAGIC 0x1a0a0d7061656870ull /* "pheap\r\n\x1a" in file order */
 #define PHD_STATE_MAGIC 0x6574617473706870ull /* "phpstate" */
+#define PHD_CHECKPOINT_MAGIC 0x6b63656863706870ull /* "phpcheck" */
 #define PHD_HEAD_MAGIC 0x0064616568706870ull  /* "phphead\0" */
 #define PHD_VERSION 0x00010000u		      /* major << 16 | minor */
 
@@ -35,6 +36,7 @@
 #define PHD_BLOCK_SIZE 4096u
 #define PHD_SUPER_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE)
 #define PHD_STATE_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + PHD_SECTOR_SIZE)
+#define PHD_CHECKPOINT_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + 2 * PHD_SECTOR_SIZE)
 #define PHD_CHUNK_SHIFT 12u
 #define PHD_CHUNK_SIZE 4096u
 #define PHD_SIZE_MIN 65536ull		/* smallest max_size of a heap, bytes */
@@ -90,11 +92,12 @@ struct phd_super {
 	/* 0x0b8 */ uint64_t chunk_max;	    /* chunks at size_max */
 	/* 0x0c0 */ uint64_t journal_count; /* the first chunks: space for long logs, in no allocation */
 	/* 0x0c8 */ uint64_t wal_off;	    /* 0 while durability is PROCESS; so the four below */
-	/* 0x0d0 */ uint64_t wal_size;
-	/* 0x0d8 */ uint64_t image_off;
-	/* 0x0e0 */ uint64_t image_size;
-	/* 0x0e8 */ uint64_t limbo_off;
-	/* 0x0f0 */ uint8_t reserved0[0x10];
+	/* 0x0d0 */ uint64_t wal_size;	    /* of the WAL and of the ring */
+	/* 0x0d8 */ uint64_t ring_off;
+	/* 0x0e0 */ uint64_t lease_off;
+	/* 0x0e8 */ uint64_t table_lease_off;
+	/* 0x0f0 */ uint64_t limbo_off;     /* 0 */
+	/* 0x0f8 */ uint8_t reserved0[8];
 	/* 0x100 */ char layout[PHD_NAME_SIZE]; /* what the creator called its data; "" matches any */
 	/* 0x140 */ uint8_t reserved1[0xbc];
 	/* 0x1fc */ uint32_t crc;	    /* CRC32C of bytes 0x000..0x1fb */
@@ -111,15 +114,44 @@ struct phd_state {
 	/* 0x030 */ uint32_t clean;                /* 1: the last closer synced everything; no lane is in
 	 * flight */
 	/* 0x034 */ uint32_t durability;
-	/* 0x038 */ uint64_t epoch;
-	/* 0x040 */ uint64_t checkpoint_lsn;
-	/* 0x048 */ uint64_t log_gen;
+	/* 0x038 */ uint64_t dev;		/* device of the file when it was last opened; 0: unknown */
+	/* 0x040 */ uint64_t reserved0[2];
 	/* 0x050 */ uint64_t attachment_limit;	/* attachment numbers given out are below this */
 	/* 0x058 */ uint64_t open_gen;		/* counts first openers */
 	/* 0x060 */ uint8_t reserved[0x19c];
 	/* 0x1fc */ uint32_t crc;
 };
 static_assert(sizeof(struct phd_state) == PHD_SECTOR_SIZE, "one sector");
+
+/* J. Two copies, in heaps with a WAL: from where power recovery reads. The valid one with the higher seq counts. By pwrite in
+ * turn, by whoever has the checkpoint word, or by the first opener or last closer under the gate. */
+struct phd_checkpoint {
+	/* 0x000 */ uint64_t magic;
+	/* 0x008 */ uint64_t seq;
+	/* 0x010 */ uint64_t log_gen;	/* records of another one are not valid; grows with each power recovery */
+	/* 0x018 */ uint64_t replay_lsn;	/* the first record that is replayed */
+	/* 0x020 */ uint64_t epoch_lsn;	/* images at or after it are applied; not below replay_lsn */
+	/* 0x028 */ uint64_t lane_gen_limit;	/* no lane has had this generation */
+	/* 0x030 */ uint8_t reserved[0x1cc];
+	/* 0x1fc */ uint32_t crc;
+};
+static_assert(sizeof(struct phd_checkpoint) == PHD_SECTOR_SIZE, "one sector");
+
+/* J. Header of a WAL record; entries follow it. Records follow each other, across the end of the region too. */
+struct phd_wal {
+	/* 0x00 */ uint64_t lsn;	/* position of the record, bytes, a multiple of 8; in the region: modulo its size */
+	/* 0x08 */ uint64_t log_gen;
+	/* 0x10 */ uint32_t size;	/* bytes with this header, a multiple of 8 */
+	/* 0x14 */ uint32_t kind;	/* PHD_WAL_* */
+	/* 0x18 */ uint32_t crc;	/* CRC32C of what follows the header, then of the header's first 24 bytes */
+	/* 0x1c */ uint32_t reserved;
+};
+static_assert(sizeof(struct phd_wal) == 32, "size");
+#define PHD_LANE_GEN_STEP (1ull << 33)
+#define PHD_WAL_PAD 1u	  /* to the end of a sector; no entries */
+#define PHD_WAL_COMMIT 2u /* entries: DEFER, PUBLISH, SET, CLEAR, DESC, GROW */
+#define PHD_WAL_IMAGE 3u  /* entries: UNDO, whole pages as they were before the first store of an epoch */
+#define PHD_WAL_SWITCH 4u /* an epoch begins. Entries: UNDO, those of the transactions that were active */
 
 /* B. Words of the whole heap, each hot one in a line of its own. `word`: see PHD_WORD_*. */
 struct phd_coord {
@@ -154,7 +186,38 @@ struct phd_coord {
 	/* 0x1a8 */ uint64_t watch_asked_ns; /* when a sleeper of pheap_watch last asked for the dead; monotonic clock */
 	/* 0x1b0 */ uint64_t pad6[2];
 	/* 0x1c0 */ uint64_t hold_buckets[4]; /* bit i: list i of held references is in use since the first opener */
-	/* 0x1e0 */ uint64_t reserved[68];    /* WAL ring words */
+	/* 0x1e0 */ uint64_t pad7[4];
+	/* Heaps with a WAL; all LSNs. Per boot. */
+	/* 0x200 */ uint64_t append;	      /* word: who appends to the ring */
+	/* 0x208 */ uint64_t tail;	      /* where the next record begins. Under append; moving it is a commit point */
+	/* 0x210 */ uint64_t head_lease;	      /* lease of the heap head's page */
+	/* 0x218 */ uint64_t append_count;    /* records appended; so the next, under append */
+	/* 0x220 */ uint64_t commit_bytes;    /* payload bytes of commits */
+	/* 0x228 */ uint64_t image_bytes;     /* payload bytes of images */
+	/* 0x230 */ uint64_t pad8[2];
+	/* 0x240 */ uint64_t durable;	      /* all below is on the disk; futex in the low half */
+	/* 0x248 */ uint64_t flush_count;
+	/* 0x250 */ uint64_t flush_bytes;
+	/* 0x258 */ uint64_t flush_ns;	      /* spent in flushes */
+	/* 0x260 */ uint64_t pad9[4];
+	/* 0x280 */ uint64_t flush;	      /* word: who flushes */
+	/* 0x288 */ uint64_t flush_start_ns;  /* when it began; monotonic clock */
+	/* 0x290 */ uint64_t flush_end_ns;    /* of the last flush */
+	/* 0x298 */ uint64_t pad10[5];
+	/* 0x2c0 */ uint64_t epoch;	      /* LSN of the record that began it; bit 0: a switch is under way */
+	/* 0x2c8 */ uint64_t replay_lsn;      /* as in the durable checkpoint; so the three below. futex in the low half */
+	/* 0x2d0 */ uint64_t epoch_lsn;
+	/* 0x2d8 */ uint64_t log_gen;
+	/* 0x2e0 */ uint64_t lane_gen_limit;
+	/* 0x2e8 */ uint64_t pad11[3];
+	/* 0x300 */ uint64_t checkpoint;      /* word: who makes a checkpoint */
+	/* 0x308 */ uint64_t checkpoint_count;
+	/* 0x310 */ uint64_t checkpoint_ns;   /* spent in checkpoints */
+	/* 0x318 */ uint64_t checkpoint_start_ns; /* of the last one; monotonic clock */
+	/* 0x320 */ uint64_t stall_count;     /* times somebody waited for room in the ring */
+	/* 0x328 */ uint64_t stall_ns;
+	/* 0x330 */ uint64_t lease_cursor;    /* chunk up to which leases of the last epoch were renewed */
+	/* 0x338 */ uint64_t reserved[25];
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
 
@@ -189,9 +252,10 @@ struct phd_lane {
 	/* 0x00 */ uint64_t state;    /* PHD_STATE_*: the commit word. Its owner thread, or a recoverer */
 	/* 0x08 */ uint64_t used;     /* PHD_USED_*: end and last record of the log, in units of 8 bytes */
 	/* 0x10 */ uint64_t ext_off;  /* first log extension, 0: none */
-	/* 0x18 */ uint64_t lsn;      /* 0 while durability is PROCESS */
+	/* 0x18 */ uint64_t lsn;      /* of its record, while it is appending */
 	/* 0x20 */ uint64_t owner;    /* attachment << 16 | slot + 1; 0: free lane. CAS */
-	/* 0x28 */ uint64_t reserved[3];
+	/* 0x28 */ uint64_t rollback_count; /* of rollbacks to savepoints, each when its records may be overwritten */
+	/* 0x30 */ uint64_t reserved[2];
 	/* 0x40 */ uint64_t wait_gen;	 /* gen << 16 | lane of the owner that this lane waits for */
 	/* 0x48 */ uint32_t wait_stripe; /* stripe + 1 that this lane waits for, or PHD_WAIT_*; 0: none */
 	/* 0x4c */ uint32_t note_overflow; /* 1: holds shared stripes beyond the notes: counts as all */
@@ -206,7 +270,7 @@ static_assert(sizeof(struct phd_lane) == 128, "two lines");
 /* Lane state word: gen:47 | mode:8 | step:8 (top bit 0). */
 #define PHD_STEP_IDLE 0u
 #define PHD_STEP_ACTIVE 1u
-#define PHD_STEP_APPENDING 2u /* not used by PROCESS */
+#define PHD_STEP_APPENDING 2u /* committed iff the tail is above lane.lsn; heaps with a WAL */
 #define PHD_STEP_COMMITTED 3u
 #define PHD_MODE_NONE 0u
 #define PHD_MODE_CONCURRENT 1u
@@ -253,6 +317,7 @@ static_assert(sizeof(struct phd_record) == 16, "size");
 #define PHD_REC_DESC 6u	   /* target: chunk; payload: {chunk count, first descriptor}; see FORMAT.md */
 #define PHD_REC_REVIVE 7u  /* target: log position; payload: that record's target word before it was dropped */
 #define PHD_REC_DROPPED 8u /* a deferred record that has no effect any more */
+#define PHD_REC_GROW 9u	   /* WAL only. target: chunk_count; no payload */
 #define PHD_REC_TARGET(kind, off) ((uint64_t)(kind) << 56 | (off))
 #define PHD_REC_KIND(t) ((unsigned)((t) >> 56))
 #define PHD_REC_OFF(t) ((t) & 0x00ffffffffffffffull)
@@ -373,6 +438,23 @@ struct phd_words {
 };
 static_assert(sizeof(struct phd_words) == 16, "size");
 
+/* B. Leases: a page is leased in an epoch iff its word, the end of the record with its image, is above the epoch's LSN; and that
+ * counts once it is durable. One for each chunk of data. */
+struct phd_lease {
+	/* 0x00 */ uint64_t page; /* lease of the chunk */
+	/* 0x08 */ uint64_t alloc_lsn; /* end of the last record that allocated or freed here */
+};
+static_assert(sizeof(struct phd_lease) == 16, "size");
+
+/* B. Leases of the pages of bitmaps and descriptors, one for each 128 chunks. */
+struct phd_table_lease {
+	/* 0x00 */ uint64_t bits; /* of the page of these chunks' bitmaps */
+	/* 0x08 */ uint64_t desc; /* of the page of descriptors that begins here: every fourth */
+};
+static_assert(sizeof(struct phd_table_lease) == 16, "size");
+#define PHD_TABLE_LEASE_CHUNKS 128u
+static_assert(PHD_TABLE_LEASE_CHUNKS * sizeof(struct phd_bits) == PHD_BLOCK_SIZE, "a page of bitmaps");
+
 /* Every field is where its table says. */
 #define PHD_AT(type, field, off) static_assert(offsetof(struct type, field) == (off), #type "." #field)
 PHD_AT(phd_super, magic, 0x000);
@@ -406,9 +488,10 @@ PHD_AT(phd_super, chunk_max, 0x0b8);
 PHD_AT(phd_super, journal_count, 0x0c0);
 PHD_AT(phd_super, wal_off, 0x0c8);
 PHD_AT(phd_super, wal_size, 0x0d0);
-PHD_AT(phd_super, image_off, 0x0d8);
-PHD_AT(phd_super, image_size, 0x0e0);
-PHD_AT(phd_super, limbo_off, 0x0e8);
+PHD_AT(phd_super, ring_off, 0x0d8);
+PHD_AT(phd_super, lease_off, 0x0e0);
+PHD_AT(phd_super, table_lease_off, 0x0e8);
+PHD_AT(phd_super, limbo_off, 0x0f0);
 PHD_AT(phd_super, layout, 0x100);
 PHD_AT(phd_super, crc, 0x1fc);
 PHD_AT(phd_state, magic, 0x000);
@@ -418,12 +501,22 @@ PHD_AT(phd_state, inode, 0x020);
 PHD_AT(phd_state, birth_ns, 0x028);
 PHD_AT(phd_state, clean, 0x030);
 PHD_AT(phd_state, durability, 0x034);
-PHD_AT(phd_state, epoch, 0x038);
-PHD_AT(phd_state, checkpoint_lsn, 0x040);
-PHD_AT(phd_state, log_gen, 0x048);
+PHD_AT(phd_state, dev, 0x038);
 PHD_AT(phd_state, attachment_limit, 0x050);
 PHD_AT(phd_state, open_gen, 0x058);
 PHD_AT(phd_state, crc, 0x1fc);
+PHD_AT(phd_checkpoint, magic, 0x000);
+PHD_AT(phd_checkpoint, seq, 0x008);
+PHD_AT(phd_checkpoint, log_gen, 0x010);
+PHD_AT(phd_checkpoint, replay_lsn, 0x018);
+PHD_AT(phd_checkpoint, epoch_lsn, 0x020);
+PHD_AT(phd_checkpoint, lane_gen_limit, 0x028);
+PHD_AT(phd_checkpoint, crc, 0x1fc);
+PHD_AT(phd_wal, lsn, 0x00);
+PHD_AT(phd_wal, log_gen, 0x08);
+PHD_AT(phd_wal, size, 0x10);
+PHD_AT(phd_wal, kind, 0x14);
+PHD_AT(phd_wal, crc, 0x18);
 PHD_AT(phd_coord, open_gen, 0x000);
 PHD_AT(phd_coord, attachment_next, 0x008);
 PHD_AT(phd_coord, attachment_limit, 0x010);
@@ -445,6 +538,13 @@ PHD_AT(phd_coord, lane_limit, 0x198);
 PHD_AT(phd_coord, reaped, 0x1a0);
 PHD_AT(phd_coord, watch_asked_ns, 0x1a8);
 PHD_AT(phd_coord, hold_buckets, 0x1c0);
+PHD_AT(phd_coord, append, 0x200);
+PHD_AT(phd_coord, tail, 0x208);
+PHD_AT(phd_coord, durable, 0x240);
+PHD_AT(phd_coord, flush, 0x280);
+PHD_AT(phd_coord, epoch, 0x2c0);
+PHD_AT(phd_coord, checkpoint, 0x300);
+PHD_AT(phd_coord, reserved, 0x338);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);
@@ -457,6 +557,7 @@ PHD_AT(phd_lane, used, 0x08);
 PHD_AT(phd_lane, ext_off, 0x10);
 PHD_AT(phd_lane, lsn, 0x18);
 PHD_AT(phd_lane, owner, 0x20);
+PHD_AT(phd_lane, rollback_count, 0x28);
 PHD_AT(phd_lane, wait_gen, 0x40);
 PHD_AT(phd_lane, wait_stripe, 0x48);
 PHD_AT(phd_lane, note_overflow, 0x4c);
@@ -496,6 +597,10 @@ PHD_AT(phd_permits, cells, 0x20);
 PHD_AT(phd_permit_cell, attachment, 0x00);
 PHD_AT(phd_permit_cell, balance, 0x08);
 PHD_AT(phd_bits, word, 0x00);
+PHD_AT(phd_lease, page, 0x00);
+PHD_AT(phd_lease, alloc_lsn, 0x08);
+PHD_AT(phd_table_lease, bits, 0x00);
+PHD_AT(phd_table_lease, desc, 0x08);
 PHD_AT(phd_words, owner, 0x00);
 PHD_AT(phd_words, latch, 0x08);
 #undef PHD_AT

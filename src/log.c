@@ -82,6 +82,11 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 	if (want < need)
 		want = need;
 	rc = log_claim(tx, want, need, &chunk, &count);
+	if (rc == 0) {
+		rc = ph_space_lease(tx, chunk, count);
+		if (rc)
+			ph_chunk_unclaim(h, tx->word, chunk, count);
+	}
 	if (rc)
 		return rc;
 	ext = (struct phd_log_ext *)(void *)(h->map + ph_chunk_off(h, chunk));
@@ -170,7 +175,7 @@ void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t
 	__atomic_store_n(&h->desc[chunk], desc, __ATOMIC_RELEASE);
 }
 
-static void record_apply(struct pheap *h, const struct phd_record *r)
+void ph_log_record_apply(struct pheap *h, const struct phd_record *r)
 {
 	uint64_t off = PHD_REC_OFF(r->target), payload[2];
 	uint64_t *word = (uint64_t *)(void *)(h->map + off);
@@ -198,7 +203,17 @@ static void record_apply(struct pheap *h, const struct phd_record *r)
 	}
 }
 
-void ph_log_apply(struct pheap *h, const struct ph_log *log)
+/* Before the descriptors: as soon as they say free, the chunks may be had. */
+static void desc_stamp(struct pheap *h, const struct phd_record *r, uint64_t lsn)
+{
+	uint64_t chunk = PHD_REC_OFF(r->target), count;
+
+	memcpy(&count, ph_record_payload(r), 8);
+	for (uint64_t i = 0; i < count; i++)
+		__atomic_store_n(&h->leases[chunk + i].alloc_lsn, lsn, __ATOMIC_RELEASE);
+}
+
+void ph_log_apply(struct pheap *h, const struct ph_log *log, uint64_t lsn)
 {
 	const struct phd_record *r;
 	bool publish = false;
@@ -207,7 +222,9 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 		r = ph_log_at(log, at);
 		if (PH_MUTANT(PH_MUTANT_PUBLISH_FIRST) && PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
 			bytes_store(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
-		record_apply(h, r);
+		if (lsn && PHD_REC_KIND(r->target) == PHD_REC_DESC)
+			desc_stamp(h, r, lsn);
+		ph_log_record_apply(h, r);
 		publish |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
 	}
 	/* ORDER(publish-last): all other records before the PUBLISH ones: a reader without locks that sees a
@@ -290,7 +307,7 @@ static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)
 	       ph_desc_fits(h, chunk, payload[1]);
 }
 
-static bool record_valid(const struct pheap *h, const struct phd_record *r)
+bool ph_log_record_valid(const struct pheap *h, const struct phd_record *r)
 {
 	uint64_t off = PHD_REC_OFF(r->target);
 
@@ -330,7 +347,7 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 		s = &log->segments[seg];
 		r = (const struct phd_record *)(const void *)(s->start + (at - s->base) * 8);
 		if (at - s->base + 2 > s->room || ph_log_units(r->size) > s->room - (at - s->base) ||
-		    ph_log_units(r->size) > log->end - at || r->prev != at - before || !record_valid(h, r) ||
+		    ph_log_units(r->size) > log->end - at || r->prev != at - before || !ph_log_record_valid(h, r) ||
 		    (PHD_REC_KIND(r->target) == PHD_REC_REVIVE && PHD_REC_OFF(r->target) >= at))
 			return ph_error_recovery(
 				h, PHEAP_ECORRUPT,

@@ -44,7 +44,11 @@ size_t ph_log_fits(const struct ph_log *log);
 /* Drops segments that begin at or beyond log->end (after the end was lowered). */
 void ph_log_trim(struct pheap_tx *tx);
 struct phd_record *ph_log_at(const struct ph_log *log, uint64_t position);
-void ph_log_apply(struct pheap *h, const struct ph_log *log);
+/* lsn: with a WAL, the end of the transaction's record; descriptors' chunks are stamped with it. */
+void ph_log_apply(struct pheap *h, const struct ph_log *log, uint64_t lsn);
+/* One record of a log that was not written by this process. */
+bool ph_log_record_valid(const struct pheap *h, const struct phd_record *r);
+void ph_log_record_apply(struct pheap *h, const struct phd_record *r);
 /* Restores what UNDO records from the end down to position `to` hold; with revive (own log only) also
  * REVIVE records: a log read from the file is not trusted to rewrite itself. */
 void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool revive);

@@ -10,6 +10,8 @@
 
 #include "defer.h"
 #include "error.h"
+#include "lease.h"
+#include "mutant.h"
 #include "tx.h"
 #include "word.h"
 
@@ -90,7 +92,7 @@ static int undo_lines(pheap_tx *tx, uint64_t off, size_t n)
 	return rc;
 }
 
-int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
+static int undo_log(pheap_tx *tx, uint64_t off, size_t n)
 {
 	int rc;
 
@@ -104,6 +106,49 @@ int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
 		tx->modify_long = tx->extras = true;
 	}
 	return rc;
+}
+
+static bool is_covered(const pheap_tx *tx, uint64_t off, size_t n)
+{
+	return (n <= PH_COVER_SMALL && ph_cover_has_lines(&tx->cover, off, n)) ||
+	       ph_cover_in_range(&tx->cover, off, n) || range_fresh(tx, off, n);
+}
+
+/* With a WAL: a lease of the pages, the undo record, and another look at the epoch. If it is still the same, the record is
+ * seen by whoever switches; if not, the lease is none. */
+static int undo_leased(pheap_tx *tx, uint64_t off, size_t n)
+{
+	struct pheap *h = tx->h;
+	uint64_t epoch, last = (off + n - 1) & ~(uint64_t)(PHD_BLOCK_SIZE - 1);
+	int rc = 0;
+
+	if (is_covered(tx, off, n))
+		return 0;
+	if (tx->log.end * 8 + n > ph_wal_record_max(h))
+		return ph_error(h, -E2BIG,
+				"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); "
+				"split it, or create the heap with a larger journal_size",
+				ph_wal_record_max(h));
+	if (off < last || !ph_lease_has(h, off, &epoch))
+		rc = ph_lease_range(h, tx->word, off, n, &epoch);
+	if (rc == 0)
+		rc = undo_log(tx, off, n);
+	/* Pairs with checkpoint.c:switch_locked. */
+	if (h->fenced)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_order();
+	while (rc == 0 && __builtin_expect(__atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE) != epoch, 0) &&
+	       !PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
+		rc = ph_lease_range(h, tx->word, off, n, &epoch);
+	if (rc)
+		ph_cover_clear(&tx->cover); /* C1 */
+	return rc;
+}
+
+int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
+{
+	return tx->h->leased ? undo_leased(tx, off, n) : undo_log(tx, off, n);
 }
 
 static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, size_t n)

@@ -50,6 +50,34 @@ extern int ph_mutant;
 #define PH_MUTANT_NAME_GONE 28	     /* a file that has lost its name is entered */
 #define PH_MUTANT_STALE_ENTERED 29   /* an ephemeral heap whose users all died is entered */
 #define PH_MUTANT_NAME_LATE 30	     /* ephemeral-name: the name is removed after the gate byte drops */
-#define PH_MUTANT_COUNT 30
+/* Power cuts */
+#define PH_MUTANT_IMAGE_LATE 31	     /* image-durable: stores into a page do not wait for its image */
+#define PH_MUTANT_EPOCH_ONCE 32	     /* the epoch is not looked at again after the undo record */
+#define PH_MUTANT_EPOCH_LOOSE 33     /* a record is appended in another epoch than that of the leases */
+#define PH_MUTANT_LATER_BARE 34	     /* what is stored behind the commit point is not leased */
+#define PH_MUTANT_SWITCH_BARE 35     /* a switch does not copy undo records */
+#define PH_MUTANT_REPLAY_HIGH 36     /* replay_lsn passes records of lanes that are not done */
+#define PH_MUTANT_SYNC_FORGOT 37     /* checkpoint-last: kind A is not durable before the sector */
+#define PH_MUTANT_RING_EARLY 38	     /* ring-reuse: before the sector is durable */
+#define PH_MUTANT_ACK_EARLY 39	     /* wal-ack: commit does not wait */
+#define PH_MUTANT_EXTENT_LATE 40     /* extent-durable: not flushed */
+#define PH_MUTANT_IMAGES_ALL 41	     /* recovery applies images of epochs before the checkpoint's */
+#define PH_MUTANT_OLDEST_LAST 42     /* recovery applies the oldest image first, and so the newest wins */
+#define PH_MUTANT_CRC_FORGOT 43	     /* recovery believes a record without its checksum */
+#define PH_MUTANT_GEN_ANY 44	     /* recovery believes records of another generation of the log */
+#define PH_MUTANT_POWER_EARLY 45     /* power-last: the sector before what was recovered is durable */
+#define PH_MUTANT_LANE_GENS 46	     /* recovery lets lanes have generations that they had */
+#define PH_MUTANT_APPENDED_UNDONE 47 /* a dead lane whose record is in the log is undone */
+#define PH_MUTANT_LEASE_FREE 48	     /* every extent counts as lease-free */
+#define PH_MUTANT_IMAGE_NONE 49	     /* a page counts as leased without an image */
+#define PH_MUTANT_SWITCH_LATE 50     /* switch-durable: the epoch begins before the SWITCH record is flushed */
+#define PH_MUTANT_REDO_FIRST 51	     /* recovery: commits before images */
+#define PH_MUTANT_STATE_FIRST 52     /* power-last: the state says this boot before recovery begins */
+#define PH_MUTANT_GEN_KEPT 53	     /* recovery leaves the log's generation */
+#define PH_MUTANT_LSN_KEPT 54	     /* recovery goes on at the end of the log: old lease words count again */
+#define PH_MUTANT_PAD_NONE 55	     /* a flush ends in the middle of a sector, which is written again */
+#define PH_MUTANT_GROW_UNLOGGED 56   /* chunk_count is raised without a record */
+#define PH_MUTANT_APPEND_ASSUMED 57  /* a lane found appending is applied although its record is not in the log */
+#define PH_MUTANT_COUNT 57
 
 #endif

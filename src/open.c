@@ -85,6 +85,9 @@ static pheap *handle_get(void)
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_mutex_init(&h->helper_lock, NULL);
 	pthread_mutex_init(&h->recovery_lock, NULL);
+	pthread_mutex_init(&h->append_lock, NULL);
+	pthread_mutex_init(&h->flush_lock, NULL);
+	pthread_mutex_init(&h->checkpoint_lock, NULL);
 	CDS_INIT_LIST_HEAD(&h->txs);
 	return h;
 }
@@ -188,6 +191,9 @@ static void fork_child(void)
 		pthread_mutex_init(&h->lock, NULL);
 		pthread_mutex_init(&h->helper_lock, NULL);
 		pthread_mutex_init(&h->recovery_lock, NULL);
+		pthread_mutex_init(&h->append_lock, NULL);
+		pthread_mutex_init(&h->flush_lock, NULL);
+		pthread_mutex_init(&h->checkpoint_lock, NULL);
 		ph_thread_heap_forked(h);
 	}
 	ph_signals_forked();
@@ -330,7 +336,7 @@ static int file_get(struct opening *o)
 		}
 		if (rc != -ENOENT || !(o->flags & PHEAP_CREATE))
 			return open_error(o, rc);
-		rc = ph_create(o->path, o->flags, &o->opt, &o->made);
+		rc = ph_create(o->path, o->flags, o->durability ? o->durability : PHEAP_SYNC, &o->opt, &o->made);
 		if (rc && (rc != -EEXIST || o->flags & PHEAP_EXCL))
 			return rc;
 		ghosts = rc && is_link(o->path) ? ghosts + 1 : 0;
@@ -349,10 +355,12 @@ static int super_accept(struct opening *o, const struct phd_super *super)
 			NULL, -EINVAL,
 			"the heap was created without PHEAP_EPHEMERAL and stays when its users go; open it "
 			"without the flag, or remove the file first");
-	if (super->durability != PHEAP_PROCESS >> 24)
-		return ph_error(
-			NULL, o->durability ? -EINVAL : -EOPNOTSUPP,
-			"the heap was created with PHEAP_EPOCH or PHEAP_SYNC, which are not in this version");
+	if (o->durability && o->durability != super->durability << 24)
+		return ph_error(NULL, -EINVAL,
+				"the heap was created with %s; open it with that, or without a durability",
+				super->durability == PHEAP_SYNC >> 24	 ? "PHEAP_SYNC"
+				: super->durability == PHEAP_EPOCH >> 24 ? "PHEAP_EPOCH"
+									 : "PHEAP_PROCESS");
 	if (*layout && *super->layout && strncmp(layout, super->layout, PHD_NAME_SIZE) != 0)
 		return ph_error(NULL, PHEAP_ELAYOUT, "the heap's layout is \"%.63s\", not \"%.63s\"",
 				super->layout, layout);
@@ -402,6 +410,10 @@ static void heap_point(pheap *h)
 	h->bits = (void *)(map + super->bits_off);
 	h->words = (void *)(map + super->words_off);
 	h->data = map + super->data_off;
+	h->leased = ph_super_has_wal(super);
+	h->ring = map + super->ring_off;
+	h->leases = (void *)(map + super->lease_off);
+	h->table_leases = (void *)(map + super->table_lease_off);
 	h->data_off = super->data_off;
 	h->data_end = super->data_off;
 }
@@ -451,7 +463,8 @@ static int head_check(const pheap *h, struct opening *o)
 	rc = ph_os->file_info(h->fd, &o->info);
 	if (rc)
 		return ph_error(NULL, rc, "asking about the file failed: %s", pheap_strerror(rc));
-	if (o->info.size < h->super.data_off + count * PHD_CHUNK_SIZE)
+	/* After a power cut it may have lost what it had grown by: attach.c looks again. */
+	if (!ph_super_has_wal(&h->super) && o->info.size < h->super.data_off + count * PHD_CHUNK_SIZE)
 		return truncated(o->info.size, h->super.data_off + count * PHD_CHUNK_SIZE);
 	/* Removed (and perhaps made again) while we waited for the gate: then this is not the file of
 	 * that name. */

@@ -161,8 +161,12 @@ int ph_ops_desc(pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc,
 	if (!ph_map_put(&ops->desc_map, chunk, ops->desc_count))
 		return -ENOMEM; /* the caller dooms: the record is undone with the rest */
 	tx->modify_long = true;
-	ops->descs[ops->desc_count++] =
-		(struct ph_desc_op){chunk, count, old_desc, new_desc, position, first};
+	ops->descs[ops->desc_count++] = (struct ph_desc_op){.chunk = chunk,
+							    .count = count,
+							    .old_desc = old_desc,
+							    .new_desc = new_desc,
+							    .position = position,
+							    .first = first};
 	if (new_desc == 0)
 		tx->has_frees = true;
 	return 0;
@@ -275,6 +279,11 @@ static void heads_give_back(pheap_tx *tx, uint32_t count)
 	for (uint32_t i = 0; i < count; i++)
 		ph_word_release(&h->words[tx->ops.heads[i]].latch, tx->word);
 	tx->ops.head_count = 0;
+}
+
+void ph_ops_give_back(pheap_tx *tx)
+{
+	heads_give_back(tx, tx->ops.head_count);
 }
 
 int ph_ops_prepare(pheap_tx *tx)

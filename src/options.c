@@ -48,16 +48,12 @@ int ph_options_durability(uint32_t flags, uint32_t in_options, uint32_t *ret)
 	uint32_t in_flags = flags & DURABILITY_FLAGS;
 
 	if (in_options & ~DURABILITY_FLAGS)
-		return ph_error(NULL, -EINVAL, "options.durability is 0x%x; use PHEAP_PROCESS", in_options);
+		return ph_error(NULL, -EINVAL,
+				"options.durability is 0x%x; use PHEAP_SYNC, PHEAP_EPOCH or PHEAP_PROCESS",
+				in_options);
 	if (in_flags && in_options && in_flags != in_options)
 		return ph_error(NULL, -EINVAL, "flags and options ask for different durability");
 	*ret = in_flags ? in_flags : in_options;
-	if (*ret == PHEAP_EPOCH || *ret == PHEAP_SYNC)
-		return ph_error(
-			NULL, -EOPNOTSUPP,
-			"PHEAP_EPOCH and PHEAP_SYNC are not in this version; use PHEAP_PROCESS (safe against "
-			"the death of "
-			"processes, not against power loss)");
 	return 0;
 }
 

@@ -511,6 +511,20 @@ static int os_unmap(void *address, size_t n)
 	return result(munmap(address, page_round(n)));
 }
 
+static int os_map_sync(void *address, size_t n)
+{
+	size_t skip = (uintptr_t)address & (page_round(1) - 1);
+
+	return result(msync((char *)address - skip, n + skip, MS_SYNC));
+}
+
+static int os_file_forget(int fd, void *address, size_t n)
+{
+	if (madvise(address, page_round(n), MADV_DONTNEED))
+		return -errno;
+	return -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /* ---- sleeping ---- */
 
 static int os_futex_wait(const uint32_t *word, uint32_t seen, uint64_t timeout_ns)
@@ -668,6 +682,8 @@ const struct ph_os ph_os_linux = {
 	.lock_test = os_lock_test,
 	.map = os_map,
 	.unmap = os_unmap,
+	.map_sync = os_map_sync,
+	.file_forget = os_file_forget,
 	.futex_wait = os_futex_wait,
 	.futex_wake = os_futex_wake,
 	.fence_register = os_fence_register,

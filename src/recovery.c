@@ -12,6 +12,16 @@
 
 #define LANE_GEN_MAX (1ull << 47) /* what a word can name */
 
+/* Its record is a part of the log: ORDER(wal-commit). */
+static bool appended(const struct pheap *h, const struct phd_lane *lane, uint64_t state)
+{
+	if (PHD_STATE_STEP(state) != PHD_STEP_APPENDING || !h->leased || PH_MUTANT(PH_MUTANT_APPENDED_UNDONE))
+		return false;
+	if (PH_MUTANT(PH_MUTANT_APPEND_ASSUMED))
+		return true;
+	return __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE) > __atomic_load_n(&lane->lsn, __ATOMIC_ACQUIRE);
+}
+
 static int lane_recover(struct pheap *h, uint32_t lane_idx)
 {
 	struct phd_lane *lane = &h->lanes[lane_idx];
@@ -31,8 +41,8 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 	rc = ph_log_load(h, lane_idx, gen, &log);
 	if (rc)
 		return rc;
-	if (PHD_STATE_STEP(state) == PHD_STEP_COMMITTED) {
-		ph_log_apply(h, &log);
+	if (PHD_STATE_STEP(state) == PHD_STEP_COMMITTED || appended(h, lane, state)) {
+		ph_log_apply(h, &log, h->leased ? __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE) : 0);
 		h->recovered_forward++;
 	} else if (!PH_MUTANT(PH_MUTANT_NO_UNDO)) {
 		if (PH_MUTANT(PH_MUTANT_RECOVER_IDLE))

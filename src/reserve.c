@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "error.h"
+#include "redo.h"
 #include "thread.h"
 #include "word.h"
 
@@ -22,6 +23,7 @@ struct reserved_run {
 struct reserved {
 	struct ph_block block;
 	uint32_t run; /* index, for blocks in runs */
+	bool flushed; /* as ph_desc_op */
 	bool pending;
 };
 
@@ -150,6 +152,28 @@ static int reserve_extent(pheap_tx *tx, struct ph_reserve *r, size_t n, uint32_t
 	return 0;
 }
 
+/* It is stored to at any time from now on, and what is to be known of its space is known now. */
+static int reserved_lease(struct pheap *h, uint64_t off)
+{
+	struct reserved *item;
+	struct ph_block b = {0};
+	bool flushed = false;
+	int rc;
+
+	if (!h->leased)
+		return 0;
+	(void)ph_reserve_find(h, off, &b);
+	if (b.run)
+		return ph_redo_fresh(h, 0, off, b.size);
+	rc = ph_redo_fresh_extent(h, 0, b.head, PHD_DESC_COUNT(b.desc), &flushed);
+	pthread_mutex_lock(&h->lock);
+	item = item_find(h, off);
+	if (item)
+		item->flushed = flushed;
+	pthread_mutex_unlock(&h->lock);
+	return rc;
+}
+
 void *pheap_reserve(pheap *h, size_t n, uint32_t type)
 {
 	uint64_t off = 0;
@@ -180,6 +204,11 @@ void *pheap_reserve(pheap *h, size_t n, uint32_t type)
 	     : n <= PHD_BLOCK_SIZE_MAX ? reserve_small(tx, h->reserve, n, type, &off)
 				       : reserve_extent(tx, h->reserve, n, type, &off);
 	pthread_mutex_unlock(&h->lock);
+	if (rc == 0) {
+		rc = reserved_lease(h, off);
+		if (rc)
+			pheap_cancel(h, h->base + off);
+	}
 	if (rc == 0)
 		return h->base + off;
 	if (rc != -ENOSPC)
@@ -209,6 +238,8 @@ int pheap_publish(pheap_tx *tx, void *p)
 		b = item->block;
 		rc = b.run ? ph_ops_set(tx, b.head, b.word_idx, b.mask)
 			   : ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), 0, b.desc);
+		if (rc == 0 && !b.run)
+			tx->ops.descs[tx->ops.desc_count - 1].flushed = item->flushed;
 	}
 	if (rc == 0) {
 		item->pending = true;

@@ -21,7 +21,12 @@
 #define GIB (1ull << 30)
 #define STRIPE_COUNT_MAX (1u << 20)
 #define LANE_LOG_SIZE_MAX (1u << 30)
+#define WAL_SIZE_MIN (32u << 10)
+#define WAL_SIZE_MAX (1ull << 40)
+#define WAL_SIZE_DEFAULT_MAX (64 * MIB)
 #define FIXED_BASE_ALIGN (2 * MIB)
+#define LSN_LIMIT (1ull << 62)
+#define LANE_GEN_LIMIT_MAX (1ull << 47)
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {
@@ -82,6 +87,27 @@ static int plan_sizes(const struct pheap_options *opt, uint64_t *ret_initial, ui
 	return 0;
 }
 
+/* A WAL of the heap's initial size holds an image of each of its pages. In a small heap there is no room for that. */
+static int plan_wal(const struct pheap_options *opt, uint64_t initial, struct phd_super *super)
+{
+	uint64_t size = opt->journal_size;
+
+	if (!ph_super_has_wal(super))
+		return 0;
+	if (size && (size < WAL_SIZE_MIN || size > WAL_SIZE_MAX))
+		return ph_error(NULL, -EINVAL,
+				"journal_size is %llu; with PHEAP_SYNC or PHEAP_EPOCH it is %u to 2^40 bytes",
+				(unsigned long long)size, WAL_SIZE_MIN);
+	if (!size)
+		size = initial < MIB ? initial / 4 : initial;
+	if (!opt->journal_size && size > WAL_SIZE_DEFAULT_MAX)
+		size = WAL_SIZE_DEFAULT_MAX;
+	if (size < WAL_SIZE_MIN)
+		size = WAL_SIZE_MIN;
+	super->wal_size = round_up(size, PHD_BLOCK_SIZE);
+	return 0;
+}
+
 static int plan_counts(const struct pheap_options *opt, uint64_t initial, uint64_t max,
 		       struct phd_super *super)
 {
@@ -114,7 +140,7 @@ static int plan_counts(const struct pheap_options *opt, uint64_t initial, uint64
 		journal = 256;
 	if (journal == 0 || row == size_classes)
 		journal = 1;
-	if (opt->journal_size)
+	if (opt->journal_size && !ph_super_has_wal(super))
 		journal = round_up(opt->journal_size < PHD_SIZE_MAX ? opt->journal_size : PHD_SIZE_MAX,
 				   PHD_CHUNK_SIZE) /
 			  PHD_CHUNK_SIZE;
@@ -125,23 +151,40 @@ static int plan_counts(const struct pheap_options *opt, uint64_t initial, uint64
 /* Everything in front of the descriptors, which depends on counts only. */
 static void plan_fixed_regions(struct phd_super *super)
 {
+	uint64_t end;
+
 	super->coord_off = 2ull * PHD_BLOCK_SIZE;
 	super->member_off = super->coord_off + sizeof(struct phd_coord);
 	super->stripe_off = super->member_off + super->member_count * sizeof(struct phd_member);
 	super->lane_off = super->stripe_off + (super->stripe_count + 1ull) * sizeof(struct phd_stripe);
-	super->head_off =
-		round_up(super->lane_off + super->lane_count * sizeof(struct phd_lane), PHD_BLOCK_SIZE);
+	end = round_up(super->lane_off + super->lane_count * sizeof(struct phd_lane), PHD_BLOCK_SIZE);
+	if (ph_super_has_wal(super))
+		super->ring_off = end;
+	super->head_off = end + super->wal_size;
 	super->lane_log_off = super->head_off + PHD_BLOCK_SIZE;
-	super->desc_off = round_up(super->lane_log_off + (uint64_t)super->lane_log_size * super->lane_count,
-				   PHD_BLOCK_SIZE);
+	end = round_up(super->lane_log_off + (uint64_t)super->lane_log_size * super->lane_count,
+		       PHD_BLOCK_SIZE);
+	if (ph_super_has_wal(super))
+		super->wal_off = end;
+	super->desc_off = end + super->wal_size;
+}
+
+static uint64_t table_lease_count(uint64_t chunks)
+{
+	return (chunks + PHD_TABLE_LEASE_CHUNKS - 1) / PHD_TABLE_LEASE_CHUNKS;
 }
 
 /* Bytes of a file (or of its allocated part) with n chunks. */
 static uint64_t size_with(const struct phd_super *super, uint64_t n)
 {
-	return super->desc_off + round_up(n * sizeof(uint64_t), PHD_BLOCK_SIZE) +
-	       round_up(n * sizeof(struct phd_bits), PHD_BLOCK_SIZE) +
-	       round_up(n * sizeof(struct phd_words), PHD_BLOCK_SIZE) + n * PHD_CHUNK_SIZE;
+	uint64_t size = super->desc_off + round_up(n * sizeof(uint64_t), PHD_BLOCK_SIZE) +
+			round_up(n * sizeof(struct phd_bits), PHD_BLOCK_SIZE) +
+			round_up(n * sizeof(struct phd_words), PHD_BLOCK_SIZE) + n * PHD_CHUNK_SIZE;
+
+	if (ph_super_has_wal(super))
+		size += round_up(n * sizeof(struct phd_lease), PHD_BLOCK_SIZE) +
+			round_up(table_lease_count(n) * sizeof(struct phd_table_lease), PHD_BLOCK_SIZE);
+	return size;
 }
 
 /* The most chunks that fit into size. */
@@ -153,8 +196,8 @@ static uint64_t chunks_within(const struct phd_super *super, uint64_t size)
 
 	if (size <= super->desc_off)
 		return 0;
-	/* Without rounding this is too many by at most a few: three regions, each rounded up to a block. */
-	n = (size - super->desc_off) / each;
+	/* Without rounding and leases this is too many by less than a percent. */
+	n = (size - super->desc_off) / (each + (ph_super_has_wal(super) ? sizeof(struct phd_lease) : 0));
 	while (n && size_with(super, n) > size)
 		n--;
 	return n;
@@ -167,14 +210,21 @@ static void plan_chunk_regions(struct phd_super *super)
 	super->bits_off = super->desc_off + round_up(n * sizeof(uint64_t), PHD_BLOCK_SIZE);
 	super->words_off = super->bits_off + round_up(n * sizeof(struct phd_bits), PHD_BLOCK_SIZE);
 	super->data_off = super->words_off + round_up(n * sizeof(struct phd_words), PHD_BLOCK_SIZE);
+	if (!ph_super_has_wal(super))
+		return;
+	super->lease_off = super->data_off;
+	super->table_lease_off = super->lease_off + round_up(n * sizeof(struct phd_lease), PHD_BLOCK_SIZE);
+	super->data_off = super->table_lease_off +
+			  round_up(table_lease_count(n) * sizeof(struct phd_table_lease), PHD_BLOCK_SIZE);
 }
 
-int ph_super_plan(const struct pheap_options *opt, struct phd_super *ret, uint64_t *ret_chunk_count)
+int ph_super_plan(const struct pheap_options *opt, uint32_t durability, struct phd_super *ret,
+		  uint64_t *ret_chunk_count)
 {
 	struct phd_super super = {
 		.magic = PHD_SUPER_MAGIC,
 		.version = PHD_VERSION,
-		.durability = PHEAP_PROCESS >> 24,
+		.durability = durability >> 24,
 		.chunk_shift = PHD_CHUNK_SHIFT,
 		.epoch_ms = opt->epoch_ms,
 		.root_bucket_count = PHD_ROOT_BUCKETS,
@@ -187,6 +237,8 @@ int ph_super_plan(const struct pheap_options *opt, struct phd_super *ret, uint64
 		return ph_error(NULL, -EINVAL, "the layout name is longer than %u bytes", PHD_NAME_SIZE - 1);
 	memcpy(super.layout, layout, strlen(layout));
 	rc = plan_sizes(opt, &initial, &super.size_max);
+	if (!rc)
+		rc = plan_wal(opt, initial, &super);
 	if (!rc)
 		rc = plan_counts(opt, initial, super.size_max, &super);
 	if (rc)
@@ -254,8 +306,14 @@ static int check_counts(const struct phd_super *super)
 		return corrupt("journal_count", super->journal_count);
 	if (super->fixed_base % FIXED_BASE_ALIGN || super->fixed_base > UINT64_MAX / 2)
 		return corrupt("fixed_base", super->fixed_base);
-	if (super->wal_off | super->wal_size | super->image_off | super->image_size | super->limbo_off)
-		return corrupt("wal_off to limbo_off", super->wal_off);
+	if (super->limbo_off)
+		return corrupt("limbo_off", super->limbo_off);
+	if (!ph_super_has_wal(super) &&
+	    (super->wal_off | super->wal_size | super->ring_off | super->lease_off | super->table_lease_off))
+		return corrupt("wal_off, wal_size, ring_off, lease_off or table_lease_off", super->wal_off);
+	if (ph_super_has_wal(super) && (super->wal_size < WAL_SIZE_MIN || super->wal_size > WAL_SIZE_MAX ||
+					super->wal_size % PHD_BLOCK_SIZE))
+		return corrupt("wal_size", super->wal_size);
 	return 0;
 }
 
@@ -268,18 +326,24 @@ struct region {
 static int check_regions(const struct phd_super *super)
 {
 	const uint64_t n = super->chunk_max;
+	const bool wal = ph_super_has_wal(super);
 	const struct region regions[] = {
 		{"coord_off", super->coord_off, sizeof(struct phd_coord), 64},
 		{"member_off", super->member_off, super->member_count * sizeof(struct phd_member), 64},
 		{"stripe_off", super->stripe_off, (super->stripe_count + 1ull) * sizeof(struct phd_stripe),
 		 64},
 		{"lane_off", super->lane_off, super->lane_count * sizeof(struct phd_lane), 64},
+		{wal ? "ring_off" : NULL, super->ring_off, super->wal_size, PHD_BLOCK_SIZE},
 		{"head_off", super->head_off, sizeof(struct phd_head), PHD_BLOCK_SIZE},
 		{"lane_log_off", super->lane_log_off, (uint64_t)super->lane_log_size * super->lane_count,
 		 PHD_BLOCK_SIZE},
+		{wal ? "wal_off" : NULL, super->wal_off, super->wal_size, PHD_BLOCK_SIZE},
 		{"desc_off", super->desc_off, n * sizeof(uint64_t), PHD_BLOCK_SIZE},
 		{"bits_off", super->bits_off, n * sizeof(struct phd_bits), PHD_BLOCK_SIZE},
 		{"words_off", super->words_off, n * sizeof(struct phd_words), PHD_BLOCK_SIZE},
+		{wal ? "lease_off" : NULL, super->lease_off, n * sizeof(struct phd_lease), PHD_BLOCK_SIZE},
+		{wal ? "table_lease_off" : NULL, super->table_lease_off,
+		 table_lease_count(n) * sizeof(struct phd_table_lease), PHD_BLOCK_SIZE},
 		{"data_off", super->data_off, n * PHD_CHUNK_SIZE, PHD_BLOCK_SIZE},
 	};
 	uint64_t end = 2ull * PHD_BLOCK_SIZE;
@@ -287,6 +351,8 @@ static int check_regions(const struct phd_super *super)
 	for (size_t i = 0; i < sizeof(regions) / sizeof(*regions); i++) {
 		const struct region *r = &regions[i];
 
+		if (!r->name)
+			continue;
 		if (r->off < end || r->off % r->align || r->off > super->size_max ||
 		    r->size > super->size_max - r->off)
 			return corrupt(r->name, r->off);
@@ -438,6 +504,51 @@ int ph_state_write(int fd, struct phd_state *state, uint32_t *copy)
 	return 0;
 }
 
+int ph_checkpoint_read(int fd, const struct phd_super *super, struct phd_checkpoint *ret, uint32_t *ret_copy)
+{
+	bool found = false;
+
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_checkpoint c;
+		int rc = ph_os->file_read(fd, &c, sizeof(c), PHD_CHECKPOINT_OFF(copy));
+
+		if (rc)
+			return ph_error(NULL, rc, "reading the checkpoint sector failed: %s",
+					pheap_strerror(rc));
+		if (c.magic != PHD_CHECKPOINT_MAGIC ||
+		    c.crc != ph_crc32c(0, &c, offsetof(struct phd_checkpoint, crc)))
+			continue;
+		if (found && c.seq <= ret->seq)
+			continue;
+		*ret = c;
+		*ret_copy = copy;
+		found = true;
+	}
+	if (!found)
+		return ph_error(NULL, PHEAP_ECORRUPT,
+				"neither copy of the checkpoint sector has the checksum it should have; run "
+				"pheap-fsck on the file");
+	if (ret->replay_lsn % 8 || ret->epoch_lsn % 8 || ret->epoch_lsn >= LSN_LIMIT ||
+	    ret->replay_lsn > ret->epoch_lsn || ret->epoch_lsn - ret->replay_lsn > super->wal_size ||
+	    ret->log_gen == 0 || ret->lane_gen_limit >= LANE_GEN_LIMIT_MAX)
+		return ph_error(NULL, PHEAP_ECORRUPT,
+				"checkpoint sector: it says what cannot be; run pheap-fsck on the file");
+	return 0;
+}
+
+int ph_checkpoint_write(int fd, struct phd_checkpoint *checkpoint, uint32_t *copy)
+{
+	int rc;
+
+	checkpoint->seq++;
+	checkpoint->crc = ph_crc32c(0, checkpoint, offsetof(struct phd_checkpoint, crc));
+	rc = ph_os->file_write_sync(fd, checkpoint, sizeof(*checkpoint), PHD_CHECKPOINT_OFF(*copy ^ 1));
+	if (rc)
+		return ph_error(NULL, rc, "writing the checkpoint sector failed: %s", pheap_strerror(rc));
+	*copy ^= 1;
+	return 0;
+}
+
 /* ---- space ---- */
 
 static int items_allocate(int fd, uint64_t off, uint64_t item_size, uint64_t from, uint64_t to)
@@ -455,6 +566,11 @@ int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint
 		rc = items_allocate(fd, super->bits_off, sizeof(struct phd_bits), from, to);
 	if (!rc)
 		rc = items_allocate(fd, super->words_off, sizeof(struct phd_words), from, to);
+	if (!rc && ph_super_has_wal(super))
+		rc = items_allocate(fd, super->lease_off, sizeof(struct phd_lease), from, to);
+	if (!rc && ph_super_has_wal(super))
+		rc = items_allocate(fd, super->table_lease_off, sizeof(struct phd_table_lease),
+				    from / PHD_TABLE_LEASE_CHUNKS, table_lease_count(to));
 	/* Data last: the file's size then says that the rest is there. */
 	if (!rc)
 		rc = items_allocate(fd, super->data_off, PHD_CHUNK_SIZE, from, to);

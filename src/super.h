@@ -15,10 +15,17 @@
 #include "layout.h"
 #include "pheap.h"
 
+/* Does it survive power cuts? */
+static inline bool ph_super_has_wal(const struct phd_super *super)
+{
+	return super->durability > PHEAP_PROCESS >> 24;
+}
+
 /* Fills everything but uuid, crc and copy for a new heap; 0 or -EINVAL with a sentence. Options are
  * resolved (no zeros left that mean "default"): see ph_super_defaults. ret_chunk_count: chunks that
  * initial_size pays for. */
-int ph_super_plan(const struct pheap_options *opt, struct phd_super *ret, uint64_t *ret_chunk_count);
+int ph_super_plan(const struct pheap_options *opt, uint32_t durability, struct phd_super *ret,
+		  uint64_t *ret_chunk_count);
 /* Reads both copies by pread from fd; the first valid one. -PHEAP codes with a sentence: EFORMAT (not a
  * heap, newer), ECORRUPT. */
 int ph_super_read(int fd, uint64_t file_size, struct phd_super *ret);
@@ -28,6 +35,10 @@ void ph_super_seal(struct phd_super *super, uint32_t copy);
 int ph_state_read(int fd, struct phd_state *ret, uint32_t *ret_copy);
 /* Next copy: seq + 1, sealed, written durable. */
 int ph_state_write(int fd, struct phd_state *state, uint32_t *copy);
+
+/* The same for the checkpoint sector of a heap with a WAL. */
+int ph_checkpoint_read(int fd, const struct phd_super *super, struct phd_checkpoint *ret, uint32_t *ret_copy);
+int ph_checkpoint_write(int fd, struct phd_checkpoint *checkpoint, uint32_t *copy);
 
 /* Space that must exist in the file before chunks [from, to) may be used: ranges of descriptors, bitmaps,
  * words and data, rounded to blocks. 0 or -errno of the allocation; never undone. */

@@ -37,6 +37,7 @@ static void tx_arrays_free(pheap_tx *tx)
 	free(tx->published);
 	free(tx->pending);
 	free(tx->defer_lines.slots);
+	ph_wal_free(&tx->record);
 	ph_ops_free(&tx->ops);
 	ph_log_free(&tx->log);
 }

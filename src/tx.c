@@ -15,7 +15,9 @@
 #include "hold.h"
 #include "lock.h"
 #include "mutant.h"
+#include "checkpoint.h"
 #include "os.h"
+#include "redo.h"
 #include "reserve.h"
 #include "root.h"
 #include "savepoint.h"
@@ -24,6 +26,7 @@
 
 #define BEGIN_FLAGS (PHEAP_CONCURRENT | PHEAP_READ | PHEAP_NEST | PHEAP_NOWAIT)
 #define RUN_TRIES_MAX 1000
+#define LANE_GENS_LEFT (1u << 20) /* so many before the limit, it is raised */
 #define TABLE_ROOM_KEPT 256u /* entries */
 
 bool ph_room(void *array, uint32_t *room, uint32_t need, size_t item_size)
@@ -147,9 +150,30 @@ void ph_tx_undo_step(pheap_tx *tx)
 	lane_end(tx);
 }
 
+/* With a WAL: the record is the commit point. */
+static int commit_logged(pheap_tx *tx)
+{
+	int rc;
+
+	if (tx->has_defers && tx->has_frees)
+		ph_defer_drop_freed(tx);
+	rc = ph_redo_append(tx);
+	if (rc)
+		return rc;
+	ph_order();
+	if (tx->applies)
+		ph_log_apply(tx->h, &tx->log, tx->lsn);
+	ph_order();
+	lane_end(tx);
+	return 0;
+}
+
 int ph_tx_commit_step(pheap_tx *tx)
 {
 	int rc;
+
+	if (tx->h->leased)
+		return commit_logged(tx);
 
 	if (tx->applies) {
 		rc = ph_ops_prepare(tx);
@@ -168,7 +192,7 @@ int ph_tx_commit_step(pheap_tx *tx)
 					 PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
 					 __ATOMIC_RELEASE);
 		ph_order();
-		ph_log_apply(tx->h, &tx->log);
+		ph_log_apply(tx->h, &tx->log, 0);
 		ph_order();
 	}
 	lane_end(tx);
@@ -288,8 +312,10 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	if (tx->open)
 		return begin_nested(tx, flags, ret);
 	if (tx->lane && h->coord->poison != 0 && !(flags & PHEAP_READ))
-		return ph_error(h, PHEAP_EPOISONED,
-				"recovery of a dead process failed; close the heap and run pheap-fsck on it");
+		return h->leased ? ph_wal_poisoned(h)
+				 : ph_error(h, PHEAP_EPOISONED,
+					    "recovery of a dead process failed; close the heap and run pheap-fsck "
+					    "on it");
 	/* Here a handler of the program's may run, with a transaction of its own: nothing is set in the object yet. */
 	defers = h->deferring;
 	if (defers && !ph_signals_enter((flags & PHEAP_NOWAIT) != 0))
@@ -297,6 +323,14 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	if (tx->open) {
 		ph_signals_leave();
 		return begin_nested(tx, flags, ret);
+	}
+	if (h->leased && tx->lane && h->coord->lane_gen_limit - tx->gen < LANE_GENS_LEFT) {
+		rc = ph_checkpoint(h);
+		if (rc) {
+			if (defers)
+				ph_signals_leave();
+			return rc;
+		}
 	}
 	tx->mode = mode_of(flags);
 	tx->read_only = (flags & PHEAP_READ) != 0;
@@ -310,7 +344,8 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 			return rc;
 		}
 	}
-	tx->extras |= tx->defers_signals;
+	tx->extras |= tx->defers_signals | h->leased;
+	tx->modify_long = h->leased;
 	tx->open = true;
 	tx->writable_by = tx->read_only ? NULL : &ph_thread;
 	ph_cover_clear(&tx->cover);
@@ -318,11 +353,11 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	return 0;
 }
 
-static_assert(offsetof(struct pheap, plain_pad) == offsetof(struct pheap, read_only) + 5 &&
+static_assert(offsetof(struct pheap, plain_pad) == offsetof(struct pheap, read_only) + 6 &&
 		      offsetof(struct pheap, read_only) % 8 == 0,
 	      "flags in one word");
 
-/* Neither read-only, passive, fenced, forked nor deferring. */
+/* Neither read-only, passive, fenced, forked, deferring nor with a WAL. */
 static inline bool heap_plain(const pheap *h)
 {
 	uint64_t flags;
@@ -456,7 +491,22 @@ static int commit_nested(pheap_tx *tx)
 	return rc;
 }
 
-static __attribute__((noinline)) int commit_long(pheap_tx *tx)
+/* What is acknowledged is durable; so is what a transaction without changes has seen. */
+static int commit_wait(pheap_tx *tx)
+{
+	int rc;
+
+	/* It is effective: who waits for it need not wait for the disk. */
+	notify_all(tx);
+	tx->notified_count = 0;
+	if (tx->h->super.durability != PHEAP_SYNC >> 24)
+		return 0;
+	rc = PH_MUTANT(PH_MUTANT_ACK_EARLY) ? 0 : ph_wal_wait(tx->h, tx->lsn, UINT64_MAX);
+	ph_checkpoint_if_due(tx->h);
+	return rc;
+}
+
+static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
 {
 	int rc = end_refuse(tx, "pheap_commit");
 	struct pheap *h;
@@ -471,9 +521,11 @@ static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 		rc = ph_tx_commit_step(tx);
 	if (rc) {
 		ph_tx_abort_all(tx);
-	} else {
-		tx_finish(tx, true);
+		return rc;
 	}
+	if (h->leased && waits && tx->lane)
+		rc = commit_wait(tx);
+	tx_finish(tx, rc == 0);
 	if (rc == 0)
 		ph_hold_reap_due(h);
 	return rc;
@@ -482,7 +534,7 @@ static __attribute__((noinline)) int commit_long(pheap_tx *tx)
 int pheap_commit(pheap_tx *tx)
 {
 	if (__builtin_expect(!tx || tx->writable_by != &ph_thread || tx->extras, 0))
-		return commit_long(tx);
+		return commit_long(tx, true);
 	/* Nothing but undo: idle is the commit point. */
 	if (PH_MUTANT(PH_MUTANT_LOCK_EARLY))
 		ph_lock_release_all(tx);
@@ -498,23 +550,30 @@ int pheap_commit(pheap_tx *tx)
 
 int pheap_commit_async(pheap_tx *tx, uint64_t *ret_lsn)
 {
-	int rc = pheap_commit(tx);
+	bool leased = tx && tx->magic == PH_TX_MAGIC && tx->h->leased;
+	int rc = commit_long(tx, false);
 
+	/* Without a WAL there is nothing to wait for. */
 	if (ret_lsn)
-		*ret_lsn = 0; /* nothing to wait for: PHEAP_PROCESS has no log sequence */
+		*ret_lsn = rc == 0 && leased ? tx->lsn : 0;
 	return rc;
 }
 
 int pheap_wait(pheap *h, uint64_t lsn, int32_t timeout_ms)
 {
-	(void)timeout_ms;
+	int rc;
+
 	ph_heap_check(h, "pheap_wait");
 	if (h->forked)
 		return ph_error(h, PHEAP_EFORKED,
 				"this heap was opened by the parent process; close it and open it again");
-	if (lsn)
+	if (lsn && (!h->leased || lsn > ph_wal_tail(h)))
 		return ph_error(h, -EINVAL, "pheap_wait: no commit of this heap returned that number");
-	return 0;
+	if (!lsn)
+		return 0;
+	rc = ph_wal_wait(h, lsn, timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000u);
+	ph_checkpoint_if_due(h);
+	return rc == -ETIMEDOUT && timeout_ms == 0 ? -EAGAIN : rc;
 }
 
 void pheap_abort(pheap_tx *tx)

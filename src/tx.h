@@ -30,6 +30,7 @@
 #include "error.h"
 #include "heap.h"
 #include "log.h"
+#include "wal.h"
 
 #define PH_TX_MAGIC 0x7870616568705854ull
 
@@ -77,6 +78,8 @@ struct pheap_tx {
 	uint64_t gate;		/* its value that let this transaction in */
 	uint64_t exclusive_row; /* times in a row that this lane found the writer word free and its own */
 	uint64_t magic;
+	uint64_t lsn; /* of a heap with a WAL: the end of its record */
+	struct ph_wal_buf record;
 	struct ph_cover cover;
 	struct ph_ops ops;
 	struct ph_run_cache cache;

@@ -20,7 +20,7 @@ static int plan(uint64_t initial, uint64_t max, struct phd_super *ret, uint64_t 
 
 	opt.initial_size = initial;
 	opt.max_size = max;
-	return ph_super_plan(&opt, ret, ret_count);
+	return ph_super_plan(&opt, PHEAP_PROCESS, ret, ret_count);
 }
 
 Test(super, sizes_from_smallest_to_largest)
@@ -81,21 +81,21 @@ Test(super, impossible_options)
 	cr_expect_eq(plan(0, PHD_SIZE_MAX + 1, &super, &count), -EINVAL);
 	cr_expect_eq(plan(UINT64_MAX, 0, &super, &count), -EINVAL);
 	opt.member_count = PHD_MEMBER_MAX + 1;
-	cr_expect_eq(ph_super_plan(&opt, &super, &count), -EINVAL);
+	cr_expect_eq(ph_super_plan(&opt, PHEAP_PROCESS, &super, &count), -EINVAL);
 	opt.member_count = 0;
 	opt.lane_count = PHD_LANE_MAX + 1;
-	cr_expect_eq(ph_super_plan(&opt, &super, &count), -EINVAL);
+	cr_expect_eq(ph_super_plan(&opt, PHEAP_PROCESS, &super, &count), -EINVAL);
 	opt.lane_count = 0;
 	opt.journal_size = UINT64_MAX;
-	cr_expect_eq(ph_super_plan(&opt, &super, &count), -EINVAL);
+	cr_expect_eq(ph_super_plan(&opt, PHEAP_PROCESS, &super, &count), -EINVAL);
 	opt.journal_size = 0;
 	opt.layout = "a name of sixty-four bytes is one byte too long for the format..";
 	cr_assert_eq(strlen(opt.layout), 64);
-	cr_expect_eq(ph_super_plan(&opt, &super, &count), -EINVAL);
+	cr_expect_eq(ph_super_plan(&opt, PHEAP_PROCESS, &super, &count), -EINVAL);
 	opt.layout = NULL;
 	opt.max_size = 65536;
 	opt.lane_count = 1000;
-	cr_expect_eq(ph_super_plan(&opt, &super, &count), -EINVAL, "lanes alone fill it");
+	cr_expect_eq(ph_super_plan(&opt, PHEAP_PROCESS, &super, &count), -EINVAL, "lanes alone fill it");
 }
 
 struct field {
@@ -270,18 +270,18 @@ Test(super, states_are_written_in_turn)
 
 	cr_expect_eq(ph_state_read(fd, &got, &got_copy), PHEAP_ECORRUPT);
 	for (uint64_t i = 1; i <= 5; i++) {
-		state.epoch = i;
+		state.open_gen = i;
 		cr_assert_eq(ph_state_write(fd, &state, &copy), 0);
 		cr_expect_eq(copy, (i + 1) % 2);
 		cr_assert_eq(ph_state_read(fd, &got, &got_copy), 0);
-		cr_expect_eq(got.epoch, i);
+		cr_expect_eq(got.open_gen, i);
 		cr_expect_eq(got.seq, i);
 		cr_expect_eq(got_copy, copy);
 	}
 	/* The newest is damaged: the one before counts. */
 	flip(fd, PHD_STATE_OFF(copy) + 0x60);
 	cr_assert_eq(ph_state_read(fd, &got, &got_copy), 0);
-	cr_expect_eq(got.epoch, 4);
+	cr_expect_eq(got.open_gen, 4);
 	state.seq = UINT64_MAX;
 	cr_expect_eq(ph_state_write(fd, &state, &copy), PHEAP_ECORRUPT);
 	close(fd);

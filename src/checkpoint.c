@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * checkpoint.c: see checkpoint.h.
+ */
+#include "checkpoint.h"
+
+#include <errno.h>
+
+#include "alloc.h"
+#include "error.h"
+#include "log.h"
+#include "member.h"
+#include "mutant.h"
+#include "os.h"
+#include "super.h"
+#include "wal.h"
+#include "word.h"
+
+#define NAP_NS 1000000ull
+#define SWITCH_TRIES 1000u
+
+/* ---- the switch ---- */
+
+/* Of a log that its owner may reuse meanwhile: 1 where that shows. */
+static int records_copy(const struct ph_log *log, struct ph_wal_buf *b)
+{
+	for (uint32_t i = 0; i < log->count; i++) {
+		const struct ph_segment *s = &log->segments[i];
+		uint64_t end = i + 1 < log->count ? log->segments[i + 1].base : log->end;
+
+		for (uint64_t at = s->base; at < end;) {
+			const char *from = s->start + (at - s->base) * 8;
+			struct phd_record r;
+			char *to;
+
+			memcpy(&r, from, sizeof(r));
+			if (ph_log_units(r.size) > end - at)
+				return 1;
+			at += ph_log_units(r.size);
+			if (PHD_REC_KIND(r.target) != PHD_REC_UNDO)
+				continue;
+			to = ph_wal_entry(b, r.target, r.size);
+			if (!to)
+				return -ENOMEM;
+			memcpy(to, from + sizeof(r), r.size);
+		}
+	}
+	return 0;
+}
+
+/* The undo records of a lane that is active. 0; 1: it is not what it was: look again; -ENOMEM. */
+static int undo_copy(struct pheap *h, uint32_t lane_idx, uint64_t state, struct ph_wal_buf *b)
+{
+	struct phd_lane *lane = &h->lanes[lane_idx];
+	uint64_t rollbacks = __atomic_load_n(&lane->rollback_count, __ATOMIC_ACQUIRE);
+	size_t size = b->size;
+	struct ph_log log = {0};
+	int rc;
+
+	rc = ph_log_load(h, lane_idx, PHD_STATE_GEN(state), &log);
+	if (rc == 0)
+		rc = records_copy(&log, b);
+	ph_log_free(&log);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (rc != -ENOMEM && (__atomic_load_n(&lane->state, __ATOMIC_ACQUIRE) != state ||
+			      __atomic_load_n(&lane->rollback_count, __ATOMIC_ACQUIRE) != rollbacks))
+		rc = 1;
+	if (rc)
+		b->size = size;
+	return rc;
+}
+
+/* What the switch has to know of a lane. */
+static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b, uint64_t *replay)
+{
+	struct phd_lane *lane = &h->lanes[lane_idx];
+
+	for (unsigned i = 0;; i++) {
+		uint64_t state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE), lsn;
+		int rc = 1;
+
+		switch (PHD_STATE_STEP(state)) {
+		case PHD_STEP_IDLE:
+			return 0;
+		case PHD_STEP_APPENDING:
+			/* Its record is in the log, and it may not be done: it is to be replayed. */
+			lsn = __atomic_load_n(&lane->lsn, __ATOMIC_ACQUIRE);
+			rc = ph_member_check_lane(h, lane_idx);
+			if (rc < 0)
+				return rc;
+			if (__atomic_load_n(&lane->state, __ATOMIC_ACQUIRE) != state)
+				continue;
+			if (lsn < *replay && !PH_MUTANT(PH_MUTANT_REPLAY_HIGH))
+				*replay = lsn;
+			return 0;
+		default:
+			if (!PH_MUTANT(PH_MUTANT_SWITCH_BARE))
+				rc = undo_copy(h, lane_idx, state, b);
+			else
+				return 0;
+		}
+		if (rc <= 0)
+			return rc;
+		if (i >= SWITCH_TRIES) {
+			rc = ph_member_check_lane(h, lane_idx);
+			return rc < 0 ? rc : -EAGAIN;
+		}
+		ph_pause();
+	}
+}
+
+/* Under append. On success the epoch is the new one. -EAGAIN: the copies are too long now. */
+static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_replay, uint64_t *ret_epoch)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t epoch = c->epoch & ~1ull, replay = c->tail;
+	int rc = ph_wal_poisoned(h);
+
+	if (rc == 0)
+		rc = ph_wal_start(b);
+	if (rc)
+		return rc;
+	__atomic_store_n(&c->epoch, epoch | 1, __ATOMIC_SEQ_CST);
+	/* Whoever declares a range looks at the epoch again after its record counts: it sees the bit, or its record is seen
+	 * here. Pairs with memory.c:undo_leased. */
+	if (h->fenced)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_os->fence_all();
+	for (uint32_t i = 0; i < ph_lane_limit(h) && rc == 0; i++)
+		rc = lane_copy(h, i, b, &replay);
+	if (rc == 0 && (b->size > ph_wal_record_max(h) || !ph_wal_fits(h, b->size, true)))
+		rc = -EAGAIN;
+	if (rc) {
+		__atomic_store_n(&c->epoch, epoch, __ATOMIC_RELEASE);
+		return rc;
+	}
+	ph_wal_seal(b, PHD_WAL_SWITCH);
+	*ret_epoch = c->tail;
+	*ret_replay = replay;
+	(void)ph_wal_put(h, b);
+	/* ORDER(switch-durable): the copies on the disk before the epoch, in which their pages need no image, begins. A cut
+	 * between: the old epoch's images restore. Pairs with power.c. */
+	rc = PH_MUTANT(PH_MUTANT_SWITCH_LATE) ? 0 : ph_wal_flush_locked(h);
+	__atomic_store_n(&c->epoch, rc ? epoch : *ret_epoch, __ATOMIC_SEQ_CST);
+	return rc;
+}
+
+static int switch_epoch(struct pheap *h, uint64_t *ret_replay, uint64_t *ret_epoch)
+{
+	struct ph_wal_buf b = {0};
+	uint64_t start_ns = ph_os->clock_ns();
+	const uint32_t word = 0;
+	int rc;
+
+	for (;;) {
+		rc = ph_wal_lock(h, 0);
+		if (rc < 0)
+			break;
+		rc = switch_locked(h, &b, ret_replay, ret_epoch);
+		ph_wal_unlock(h, 0);
+		if (rc != -EAGAIN)
+			break;
+		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
+			rc = ph_error(h, -ETIMEDOUT,
+				      "the open transactions have changed more than the journal can hold; create the "
+				      "heap with a larger journal_size");
+			break;
+		}
+		(void)ph_os->futex_wait(&word, 0, NAP_NS);
+	}
+	ph_wal_free(&b);
+	return rc;
+}
+
+/* ---- the rest ---- */
+
+static int regions_sync(const struct pheap *h)
+{
+	uint64_t chunks = ph_chunk_count(h);
+	int rc = ph_os->map_sync(h->map + h->super.head_off, PHD_BLOCK_SIZE);
+
+	if (rc == 0)
+		rc = ph_os->map_sync(h->map + h->super.desc_off, chunks * sizeof(uint64_t));
+	if (rc == 0)
+		rc = ph_os->map_sync(h->map + h->super.bits_off, chunks * sizeof(struct phd_bits));
+	if (rc == 0)
+		rc = ph_os->map_sync(h->map + h->data_off, chunks * PHD_CHUNK_SIZE);
+	return rc;
+}
+
+/* No lane has had the limit's generation, or will before the next checkpoint. */
+static uint64_t lane_gen_limit(const struct pheap *h, uint64_t limit)
+{
+	uint64_t max = 0;
+
+	for (uint32_t i = 0; i < ph_lane_limit(h); i++) {
+		uint64_t gen = PHD_STATE_GEN(__atomic_load_n(&h->lanes[i].state, __ATOMIC_RELAXED));
+
+		if (gen > max)
+			max = gen;
+	}
+	return limit > max && limit - max > PHD_LANE_GEN_STEP / 2 ? limit : max + PHD_LANE_GEN_STEP;
+}
+
+static int sector_write(struct pheap *h, uint64_t replay, uint64_t epoch)
+{
+	struct phd_coord *c = h->coord;
+	struct phd_checkpoint sector;
+	uint32_t copy;
+	int rc = ph_checkpoint_read(h->fd, &h->super, &sector, &copy);
+
+	if (rc)
+		return rc;
+	sector.log_gen = c->log_gen;
+	sector.replay_lsn = replay;
+	sector.epoch_lsn = epoch;
+	sector.lane_gen_limit = lane_gen_limit(h, c->lane_gen_limit);
+	/* ORDER(checkpoint-last): kind A and the log up to the switch on the disk before the sector says that nothing older is
+	 * needed. A cut between: the checkpoint before. Pairs with power.c. */
+	if (PH_MUTANT(PH_MUTANT_RING_EARLY))
+		c->replay_lsn = replay;
+	rc = ph_checkpoint_write(h->fd, &sector, &copy);
+	if (rc)
+		return rc;
+	/* ORDER(ring-reuse): after the sector is durable. Pairs with wal.c:ph_wal_fits. */
+	__atomic_store_n(&c->lane_gen_limit, sector.lane_gen_limit, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->epoch_lsn, epoch, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->replay_lsn, replay, __ATOMIC_RELEASE);
+	ph_os->futex_wake((const uint32_t *)(const void *)&c->replay_lsn, 0x7fffffff);
+	return 0;
+}
+
+/* Under the word. */
+static int checkpoint_make(struct pheap *h)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t start_ns = ph_os->clock_ns(), replay = 0, epoch = 0;
+	int rc;
+
+	__atomic_store_n(&c->checkpoint_start_ns, start_ns, __ATOMIC_RELAXED);
+	rc = switch_epoch(h, &replay, &epoch);
+	if (rc)
+		return rc;
+	if (!PH_MUTANT(PH_MUTANT_SYNC_FORGOT))
+		rc = regions_sync(h);
+	if (rc == 0)
+		rc = sector_write(h, replay, epoch);
+	if (rc && rc != PHEAP_ECORRUPT) {
+		ph_wal_poison(h, rc);
+		return ph_wal_poisoned(h);
+	}
+	__atomic_fetch_add(&c->checkpoint_count, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->checkpoint_ns, ph_os->clock_ns() - start_ns, __ATOMIC_RELAXED);
+	return rc;
+}
+
+int ph_checkpoint(struct pheap *h)
+{
+	int rc;
+
+	pthread_mutex_lock(&h->checkpoint_lock);
+	rc = ph_word_take(h, &h->coord->checkpoint, ph_wal_member_word(h), "a checkpoint of the heap");
+	if (rc >= 0) {
+		rc = checkpoint_make(h);
+		ph_word_release(&h->coord->checkpoint, ph_wal_member_word(h));
+	}
+	pthread_mutex_unlock(&h->checkpoint_lock);
+	return rc;
+}
+
+/* 0: made one; -EAGAIN: somebody does. */
+static int checkpoint_try(struct pheap *h)
+{
+	int rc = -EAGAIN;
+
+	if (pthread_mutex_trylock(&h->checkpoint_lock))
+		return rc;
+	if (ph_word_try(h, &h->coord->checkpoint, ph_wal_member_word(h)) != PH_BUSY) {
+		rc = checkpoint_make(h);
+		ph_word_release(&h->coord->checkpoint, ph_wal_member_word(h));
+	}
+	pthread_mutex_unlock(&h->checkpoint_lock);
+	return rc;
+}
+
+void ph_checkpoint_if_due(struct pheap *h)
+{
+	uint64_t used = ph_wal_tail(h) - __atomic_load_n(&h->coord->replay_lsn, __ATOMIC_ACQUIRE);
+
+	if (used > h->super.wal_size / 2)
+		(void)checkpoint_try(h);
+}
+
+int ph_checkpoint_room(struct pheap *h, size_t size)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t start_ns = ph_os->clock_ns();
+	int rc = 0;
+
+	while (!ph_wal_fits(h, size, false)) {
+		uint64_t seen = __atomic_load_n(&c->replay_lsn, __ATOMIC_ACQUIRE), word;
+
+		rc = checkpoint_try(h);
+		if (rc && rc != -EAGAIN)
+			break;
+		if (ph_wal_fits(h, size, false))
+			break;
+		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
+			rc = ph_error(h, -ETIMEDOUT,
+				      "waited too long for room in the journal (%llu bytes); a process may be stopped in "
+				      "the middle of a commit, or journal_size is too small",
+				      (unsigned long long)h->super.wal_size);
+			break;
+		}
+		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen, NAP_NS);
+		word = __atomic_load_n(&c->checkpoint, __ATOMIC_ACQUIRE);
+		if (ph_word_held(h, word) && PHD_WORD_LANE(word) >= PHD_WORD_MEMBER)
+			(void)ph_member_check(h, PHD_WORD_LANE(word) - PHD_WORD_MEMBER);
+	}
+	__atomic_fetch_add(&c->stall_count, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->stall_ns, ph_os->clock_ns() - start_ns, __ATOMIC_RELAXED);
+	return rc == -EAGAIN ? 0 : rc;
+}
+
+/* ---- opening and closing ---- */
+
+/* Were the words written since the sector's generation of the log began? An opener may have been killed before it could. */
+static bool ring_current(const struct pheap *h, const struct phd_checkpoint *sector)
+{
+	return h->coord->log_gen == sector->log_gen && h->coord->tail >= sector->replay_lsn;
+}
+
+static int ring_check(const struct pheap *h, const struct phd_checkpoint *sector)
+{
+	const struct phd_coord *c = h->coord;
+	uint64_t used = c->tail - c->replay_lsn;
+
+	if ((c->tail | c->durable | c->replay_lsn | c->epoch_lsn) % 8 == 0 &&
+	    c->replay_lsn <= c->durable && c->durable <= c->tail && used <= h->super.wal_size &&
+	    (c->epoch & ~1ull) <= c->tail && (c->epoch & 6) == 0 && c->epoch_lsn <= (c->epoch & ~1ull) &&
+	    c->replay_lsn <= c->epoch_lsn && c->replay_lsn <= sector->replay_lsn &&
+	    sector->epoch_lsn <= c->tail)
+		return 0;
+	return ph_error(NULL, PHEAP_ECORRUPT,
+			"the words of the journal's ring are damaged; run pheap-fsck on the file");
+}
+
+int ph_checkpoint_first(struct pheap *h, bool clean)
+{
+	struct phd_coord *c = h->coord;
+	struct phd_checkpoint sector;
+	uint32_t copy;
+	int rc = ph_checkpoint_read(h->fd, &h->super, &sector, &copy);
+
+	if (rc)
+		return rc;
+	if (!clean && ring_current(h, &sector)) {
+		rc = ring_check(h, &sector);
+		if (rc)
+			return rc;
+		/* Killed between the sector and its copies here, or between it and the clean state. */
+		c->epoch &= ~1ull;
+		if (c->epoch < sector.epoch_lsn)
+			c->epoch = sector.epoch_lsn;
+		c->replay_lsn = sector.replay_lsn;
+		c->epoch_lsn = sector.epoch_lsn;
+		c->lane_gen_limit = sector.lane_gen_limit;
+		return 0;
+	}
+	c->append = c->flush = c->checkpoint = 0;
+	c->log_gen = sector.log_gen;
+	c->lane_gen_limit = sector.lane_gen_limit;
+	c->tail = c->durable = c->replay_lsn = c->epoch_lsn = c->epoch = sector.epoch_lsn;
+	return 0;
+}
+
+int ph_checkpoint_close(struct pheap *h)
+{
+	struct phd_coord *c = h->coord;
+	int rc = ph_wal_lock(h, 0);
+
+	if (rc < 0)
+		return rc;
+	rc = ph_wal_flush_locked(h);
+	if (rc == 0)
+		rc = ph_os->file_sync(h->fd);
+	if (rc == 0)
+		rc = sector_write(h, c->tail, c->tail);
+	if (rc == 0)
+		c->epoch = c->tail;
+	ph_wal_unlock(h, 0);
+	return rc;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * checkpoint.h: a new epoch, everything of the old one on the disk, and the ring below it free again.
+ *
+ * What: FORMAT.md, section 8. Nobody is stopped but whoever appends, for as long as one flush takes.
+ * Why not wait until no transaction is active: one that runs for minutes, or a stopped process, would stop all others. Their
+ * undo records are copied into the log instead.
+ *
+ *   closed --ph_checkpoint_first--> in use --ph_checkpoint_close--> closed
+ *
+ * Invariants
+ *   K1  One checkpoint at a time, by the word `checkpoint`; killed anywhere, the next one starts over.
+ *   K2  What the sector says was true when it was written, and stays true until the next one is.
+ */
+#ifndef PH_CHECKPOINT_H
+#define PH_CHECKPOINT_H
+
+#include "heap.h"
+
+/* One checkpoint, begun after the call. 0, -ETIMEDOUT (another one does not get on), PHEAP_EPOISONED, -ENOMEM. */
+int ph_checkpoint(struct pheap *h);
+/* If half of the ring is in use and nobody makes one. */
+void ph_checkpoint_if_due(struct pheap *h);
+/* Until a record of so many bytes fits. -ETIMEDOUT with a sentence. */
+int ph_checkpoint_room(struct pheap *h, size_t size);
+
+/* The words of the ring, by the first opener under the gate. clean: nobody has left anything; else of this boot, and looked at. */
+int ph_checkpoint_first(struct pheap *h, bool clean);
+/* By the last closer under the gate, all lanes idle: nothing in the log is needed any more. */
+int ph_checkpoint_close(struct pheap *h);
+
+#endif

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * wal.c: see wal.h.
+ */
+#include "wal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "copy.h"
+#include "crc32c.h"
+#include "error.h"
+#include "member.h"
+#include "mutant.h"
+#include "os.h"
+#include "word.h"
+
+#define NAP_NS 2000000ull	   /* of those who wait for a flush: then they ask whether its leader lives */
+#define BESIDE_AFTER_NS 100000000ull /* a flush that takes longer is done again by somebody else */
+#define WAKE_ALL 0x7fffffff
+#define CRC_HEADER offsetof(struct phd_wal, crc) /* bytes of it that the checksum covers */
+
+/* ---- records ---- */
+
+static bool buf_room(struct ph_wal_buf *b, size_t need)
+{
+	size_t next = b->room ? b->room : 1024;
+	char *grown;
+
+	if (need <= b->room)
+		return true;
+	while (next < need)
+		next *= 2;
+	grown = realloc(b->bytes, next);
+	if (!grown)
+		return false;
+	b->bytes = grown;
+	b->room = next;
+	return true;
+}
+
+int ph_wal_start(struct ph_wal_buf *b)
+{
+	if (!buf_room(b, sizeof(struct phd_wal)))
+		return -ENOMEM;
+	b->size = sizeof(struct phd_wal);
+	return 0;
+}
+
+char *ph_wal_entry(struct ph_wal_buf *b, uint64_t target, size_t n)
+{
+	size_t padded = (n + 7) & ~(size_t)7;
+	struct phd_record r = {.target = target, .size = (uint32_t)n};
+	char *at;
+
+	if (!buf_room(b, b->size + sizeof(r) + padded))
+		return NULL;
+	at = b->bytes + b->size;
+	memcpy(at, &r, sizeof(r));
+	memset(at + sizeof(r) + n, 0, padded - n);
+	b->size += sizeof(r) + padded;
+	return at + sizeof(r);
+}
+
+void ph_wal_seal(struct ph_wal_buf *b, uint32_t kind)
+{
+	struct phd_wal *w = (struct phd_wal *)(void *)b->bytes;
+
+	*w = (struct phd_wal){.size = (uint32_t)b->size, .kind = kind};
+	w->crc = ph_crc32c(0, b->bytes + sizeof(*w), b->size - sizeof(*w));
+}
+
+void ph_wal_free(struct ph_wal_buf *b)
+{
+	free(b->bytes);
+	*b = (struct ph_wal_buf){0};
+}
+
+size_t ph_wal_record_max(const struct pheap *h)
+{
+	uint64_t max = h->super.wal_size / 4;
+
+	return max < UINT32_MAX / 2 ? (size_t)max : UINT32_MAX / 2 & ~7u;
+}
+
+/* ---- appending ---- */
+
+int ph_wal_poisoned(const struct pheap *h)
+{
+	uint64_t poison = __atomic_load_n(&h->coord->poison, __ATOMIC_ACQUIRE);
+
+	if (!poison)
+		return 0;
+	return ph_error(h, PHEAP_EPOISONED,
+			"writing the heap to its file failed (%s): nothing more is changed; close it everywhere, and "
+			"open it again",
+			poison < 4096 ? pheap_strerror(-(int)poison) : "recovery of a dead process");
+}
+
+void ph_wal_poison(struct pheap *h, int rc)
+{
+	uint64_t none = 0;
+
+	/* ORDER(poison-first): before anybody is told of the error. Crash between: nobody was. Pairs with
+	 * ph_wal_poisoned. */
+	(void)__atomic_compare_exchange_n(&h->coord->poison, &none, (uint64_t)-rc, false, __ATOMIC_ACQ_REL,
+					  __ATOMIC_RELAXED);
+}
+
+int ph_wal_lock(struct pheap *h, uint64_t word)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t epoch;
+	int rc;
+
+	if (!word)
+		pthread_mutex_lock(&h->append_lock);
+	rc = ph_word_take(h, &c->append, word ? word : ph_wal_member_word(h), "the log");
+	if (rc < 0) {
+		if (!word)
+			pthread_mutex_unlock(&h->append_lock);
+		return rc;
+	}
+	epoch = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
+	if (__builtin_expect(epoch & 1, 0)) /* L5 */
+		__atomic_store_n(&c->epoch, epoch & ~1ull, __ATOMIC_RELEASE);
+	return 0;
+}
+
+void ph_wal_unlock(struct pheap *h, uint64_t word)
+{
+	ph_word_release(&h->coord->append, word ? word : ph_wal_member_word(h));
+	if (!word)
+		pthread_mutex_unlock(&h->append_lock);
+}
+
+bool ph_wal_fits(const struct pheap *h, size_t size, bool is_switch)
+{
+	const struct phd_coord *c = h->coord;
+	uint64_t room = is_switch ? h->super.wal_size : h->super.wal_size / 4 * 3;
+	uint64_t used = ph_wal_tail(h) - __atomic_load_n(&c->replay_lsn, __ATOMIC_ACQUIRE);
+
+	return used <= room && size + PHD_SECTOR_SIZE + sizeof(struct phd_wal) <= room - used;
+}
+
+static void ring_copy(struct pheap *h, uint64_t lsn, const char *src, size_t n)
+{
+	uint64_t at = lsn % h->super.wal_size, left = h->super.wal_size - at;
+	size_t first = n < left ? n : (size_t)left;
+
+	ph_copy(h->ring + at, src, first);
+	if (first < n)
+		ph_copy(h->ring, src + first, n - first);
+}
+
+uint64_t ph_wal_put(struct pheap *h, const struct ph_wal_buf *b)
+{
+	struct phd_coord *c = h->coord;
+	struct phd_wal w;
+	uint64_t lsn = c->tail, end;
+
+	memcpy(&w, b->bytes, sizeof(w));
+	w.lsn = lsn;
+	w.log_gen = c->log_gen;
+	w.crc = ph_crc32c(w.crc, &w, CRC_HEADER);
+	end = lsn + w.size;
+	ring_copy(h, lsn, (const char *)&w, sizeof(w));
+	ring_copy(h, lsn + sizeof(w), b->bytes + sizeof(w), b->size - sizeof(w));
+	c->append_count++;
+	if (w.kind == PHD_WAL_COMMIT)
+		c->commit_bytes += w.size;
+	else if (w.kind != PHD_WAL_PAD)
+		c->image_bytes += w.size;
+	/* ORDER(wal-commit): the whole record, and whatever it relies on, before tail passes it. Crash between: the lane
+	 * is found appending, and undone. Pairs with recovery.c:lane_recover. */
+	__atomic_store_n(&c->tail, end, __ATOMIC_RELEASE);
+	return end;
+}
+
+/* L4. Under append. */
+static void pad(struct pheap *h)
+{
+	static const char zeros[2 * PHD_SECTOR_SIZE];
+	struct phd_wal w = {.kind = PHD_WAL_PAD};
+	struct ph_wal_buf b = {0};
+	char bytes[sizeof(w) + 2 * PHD_SECTOR_SIZE];
+	size_t over = h->coord->tail % PHD_SECTOR_SIZE, size = PHD_SECTOR_SIZE - over;
+
+	if (over == 0 || PH_MUTANT(PH_MUTANT_PAD_NONE))
+		return;
+	if (size < sizeof(w))
+		size += PHD_SECTOR_SIZE;
+	w.size = (uint32_t)size;
+	w.crc = ph_crc32c(0, zeros, size - sizeof(w));
+	memset(bytes, 0, sizeof(bytes));
+	memcpy(bytes, &w, sizeof(w));
+	b.bytes = bytes;
+	b.size = size;
+	(void)ph_wal_put(h, &b);
+}
+
+int ph_wal_epoch(struct pheap *h, uint64_t word, uint64_t *ret)
+{
+	int rc;
+
+	for (;;) {
+		*ret = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
+		if (__builtin_expect(!(*ret & 1), 1))
+			return 0;
+		/* Who switches has the word; when it is free, it has ended or died (L5). */
+		rc = ph_wal_lock(h, word);
+		if (rc < 0)
+			return rc;
+		ph_wal_unlock(h, word);
+	}
+}
+
+/* ---- flushing ---- */
+
+/* A program that closes descriptors it does not own may have given ours to another file. */
+static int fd_check(const struct pheap *h)
+{
+	struct ph_file_info info;
+	int rc = ph_os->file_info(h->fd, &info);
+
+	return rc || info.dev != h->dev || info.inode != h->inode ? -EBADF : 0;
+}
+
+static int ring_write(const struct pheap *h, uint64_t from, uint64_t to)
+{
+	int rc = 0;
+
+	while (from < to && rc == 0) {
+		uint64_t at = from % h->super.wal_size, n = to - from;
+
+		if (n > h->super.wal_size - at)
+			n = h->super.wal_size - at;
+		rc = ph_os->file_write_sync(h->fd, h->ring + at, (size_t)n, h->super.wal_off + at);
+		from += n;
+	}
+	return rc;
+}
+
+/* L1. Publishes; wakes nobody. */
+static int flush_to(struct pheap *h, uint64_t to)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t seen = ph_wal_durable(h), start_ns = ph_os->clock_ns(), end_ns;
+	int rc = ph_wal_poisoned(h);
+
+	if (rc || seen >= to)
+		return rc;
+	__atomic_store_n(&c->flush_start_ns, start_ns, __ATOMIC_RELAXED);
+	rc = fd_check(h);
+	if (rc == 0)
+		rc = ring_write(h, seen, to);
+	if (rc) {
+		ph_wal_poison(h, rc);
+		return ph_wal_poisoned(h);
+	}
+	end_ns = ph_os->clock_ns();
+	__atomic_fetch_add(&c->flush_count, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->flush_bytes, to - seen, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->flush_ns, end_ns - start_ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->flush_end_ns, end_ns, __ATOMIC_RELAXED);
+	/* ORDER(wal-ack), ORDER(image-durable): on the disk before `durable` says so. A cut between: the records are there,
+	 * and nobody has relied on them. Pairs with ph_wal_wait. */
+	while (seen < to && !__atomic_compare_exchange_n(&c->durable, &seen, to, false, __ATOMIC_ACQ_REL,
+							 __ATOMIC_ACQUIRE))
+		;
+	return 0;
+}
+
+static void flush_wake(struct pheap *h)
+{
+	ph_os->futex_wake((const uint32_t *)(const void *)&h->coord->durable, WAKE_ALL);
+}
+
+int ph_wal_flush_locked(struct pheap *h)
+{
+	int rc;
+
+	pad(h);
+	rc = flush_to(h, h->coord->tail);
+	flush_wake(h);
+	return rc;
+}
+
+/* All that has been appended by now, with the end of its sector. */
+static int flush_lead(struct pheap *h)
+{
+	int rc = 0;
+
+	if (h->coord->tail % PHD_SECTOR_SIZE) {
+		rc = ph_wal_lock(h, 0);
+		if (rc < 0)
+			return rc;
+		pad(h);
+		ph_wal_unlock(h, 0);
+	}
+	return flush_to(h, ph_wal_tail(h));
+}
+
+/* 0: flushed, or looked; -EAGAIN: another one does it. */
+static int flush_try(struct pheap *h)
+{
+	uint64_t mine = ph_wal_member_word(h);
+	int rc = -EAGAIN;
+
+	if (pthread_mutex_trylock(&h->flush_lock))
+		return -EAGAIN;
+	if (ph_word_try(h, &h->coord->flush, mine) != PH_BUSY) {
+		rc = flush_lead(h);
+		ph_word_release(&h->coord->flush, mine);
+	}
+	pthread_mutex_unlock(&h->flush_lock);
+	/* After the word is free: whoever is woken, or comes, finds it so and leads. */
+	if (rc != -EAGAIN)
+		flush_wake(h);
+	return rc;
+}
+
+/* The one who flushes does not get on: dead, or stopped. */
+static int flush_beside(struct pheap *h)
+{
+	uint64_t word = __atomic_load_n(&h->coord->flush, __ATOMIC_ACQUIRE);
+	unsigned lane = PHD_WORD_LANE(word);
+	int rc = 0;
+
+	if (ph_word_held(h, word) && lane >= PHD_WORD_MEMBER)
+		rc = ph_member_check(h, lane - PHD_WORD_MEMBER);
+	if (rc == 0 && ph_word_held(h, word) &&
+	    ph_os->clock_ns() - __atomic_load_n(&h->coord->flush_start_ns, __ATOMIC_RELAXED) > BESIDE_AFTER_NS) {
+		rc = flush_lead(h);
+		flush_wake(h);
+	}
+	return rc < 0 ? rc : 0;
+}
+
+int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
+{
+	uint64_t start_ns = 0;
+
+	for (;;) {
+		uint64_t seen = ph_wal_durable(h), nap_ns = NAP_NS, passed_ns;
+		int rc;
+
+		if (seen >= lsn)
+			return 0;
+		rc = ph_wal_poisoned(h);
+		if (rc)
+			return rc;
+		rc = timeout_ns ? flush_try(h) : -EAGAIN;
+		if (rc == 0)
+			continue;
+		if (rc != -EAGAIN)
+			return rc;
+		if (start_ns == 0)
+			start_ns = ph_os->clock_ns();
+		passed_ns = ph_os->clock_ns() - start_ns;
+		if (passed_ns >= timeout_ns)
+			return -ETIMEDOUT;
+		if (timeout_ns - passed_ns < nap_ns)
+			nap_ns = timeout_ns - passed_ns;
+		rc = ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->durable, (uint32_t)seen, nap_ns);
+		if (rc == -ETIMEDOUT)
+			rc = flush_beside(h);
+		else
+			rc = 0;
+		if (rc)
+			return rc;
+	}
+}
+
+int ph_wal_flush(struct pheap *h)
+{
+	int rc = ph_wal_tail(h) > ph_wal_durable(h) ? flush_try(h) : 0;
+
+	return rc == -EAGAIN ? 0 : rc;
+}
