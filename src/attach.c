@@ -284,6 +284,9 @@ static int first_enter(struct pheap *h, struct attach *a, const struct ph_file_i
 		rc = first_make_ready(h, a, info, power);
 	if (!rc)
 		rc = ph_recovery_all(h);
+	/* Nobody is active: what a checkpoint needs no room in the ring for, if deaths have used that up. */
+	if (!rc && h->leased && h->coord->tail - h->coord->replay_lsn > h->super.wal_size / 4 * 3)
+		rc = ph_checkpoint_close(h);
 	if (rc)
 		return rc;
 	h->coord->attachment_next = next;

@@ -21,8 +21,16 @@
 
 /* ---- the switch ---- */
 
+/* Of a transaction that is to be undone, or of one that is to be completed. */
+static bool is_wanted(unsigned kind, bool committed)
+{
+	if (committed)
+		return kind >= PHD_REC_DEFER && kind <= PHD_REC_DESC;
+	return kind == PHD_REC_UNDO;
+}
+
 /* Of a log that its owner may reuse meanwhile: 1 where that shows. */
-static int records_copy(const struct ph_log *log, struct ph_wal_buf *b)
+static int records_copy(const struct ph_log *log, bool committed, struct ph_wal_buf *b)
 {
 	for (uint32_t i = 0; i < log->count; i++) {
 		const struct ph_segment *s = &log->segments[i];
@@ -37,7 +45,7 @@ static int records_copy(const struct ph_log *log, struct ph_wal_buf *b)
 			if (ph_log_units(r.size) > end - at)
 				return 1;
 			at += ph_log_units(r.size);
-			if (PHD_REC_KIND(r.target) != PHD_REC_UNDO)
+			if (!is_wanted(PHD_REC_KIND(r.target), committed))
 				continue;
 			to = ph_wal_entry(b, r.target, r.size);
 			if (!to)
@@ -48,18 +56,20 @@ static int records_copy(const struct ph_log *log, struct ph_wal_buf *b)
 	return 0;
 }
 
-/* The undo records of a lane that is active. 0; 1: it is not what it was: look again; -ENOMEM. */
-static int undo_copy(struct pheap *h, uint32_t lane_idx, uint64_t state, struct ph_wal_buf *b)
+/* The undo records of a lane that is active, or the others of one that is committing. 0; 1: it is not what it was: look
+ * again; -ENOMEM. */
+static int log_copy(struct pheap *h, uint32_t lane_idx, uint64_t state, struct ph_wal_buf *b)
 {
 	struct phd_lane *lane = &h->lanes[lane_idx];
 	uint64_t rollbacks = __atomic_load_n(&lane->rollback_count, __ATOMIC_ACQUIRE);
+	bool committed = PHD_STATE_STEP(state) != PHD_STEP_ACTIVE;
 	size_t size = b->size;
 	struct ph_log log = {0};
 	int rc;
 
 	rc = ph_log_load(h, lane_idx, PHD_STATE_GEN(state), &log);
 	if (rc == 0)
-		rc = records_copy(&log, b);
+		rc = records_copy(&log, committed, b);
 	ph_log_free(&log);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	if (rc != -ENOMEM && (__atomic_load_n(&lane->state, __ATOMIC_ACQUIRE) != state ||
@@ -70,35 +80,22 @@ static int undo_copy(struct pheap *h, uint32_t lane_idx, uint64_t state, struct 
 	return rc;
 }
 
-/* What the switch has to know of a lane. */
-static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b, uint64_t *replay)
+/* What the switch has to know of a lane. One that is appending has its record in the log: nobody else has `append`, and who
+ * had it died and was recovered, or has put it there. One that looks (EPOCH) is about to be committed, idle, or active again:
+ * which, is not known before it is. */
+static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b)
 {
 	struct phd_lane *lane = &h->lanes[lane_idx];
 
 	for (unsigned i = 0;; i++) {
-		uint64_t state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE), lsn;
-		int rc = 1;
+		uint64_t state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE);
+		bool active = PHD_STATE_STEP(state) == PHD_STEP_ACTIVE;
+		int rc;
 
-		switch (PHD_STATE_STEP(state)) {
-		case PHD_STEP_IDLE:
+		if (PHD_STATE_STEP(state) == PHD_STEP_IDLE || (active && PH_MUTANT(PH_MUTANT_SWITCH_BARE)) ||
+		    (!active && PH_MUTANT(PH_MUTANT_SWITCH_UNDONE)))
 			return 0;
-		case PHD_STEP_APPENDING:
-			/* Its record is in the log, and it may not be done: it is to be replayed. */
-			lsn = __atomic_load_n(&lane->lsn, __ATOMIC_ACQUIRE);
-			rc = ph_member_check_lane(h, lane_idx);
-			if (rc < 0)
-				return rc;
-			if (__atomic_load_n(&lane->state, __ATOMIC_ACQUIRE) != state)
-				continue;
-			if (lsn < *replay && !PH_MUTANT(PH_MUTANT_REPLAY_HIGH))
-				*replay = lsn;
-			return 0;
-		default:
-			if (!PH_MUTANT(PH_MUTANT_SWITCH_BARE))
-				rc = undo_copy(h, lane_idx, state, b);
-			else
-				return 0;
-		}
+		rc = PHD_STATE_STEP(state) == PHD_STEP_LOOKING ? 1 : log_copy(h, lane_idx, state, b);
 		if (rc <= 0)
 			return rc;
 		if (i >= SWITCH_TRIES) {
@@ -110,10 +107,10 @@ static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b, u
 }
 
 /* Under append. On success the epoch is the new one. -EAGAIN: the copies are too long now. */
-static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_replay, uint64_t *ret_epoch)
+static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_epoch)
 {
 	struct phd_coord *c = h->coord;
-	uint64_t epoch = c->epoch & ~1ull, replay = c->tail;
+	uint64_t epoch = c->epoch & ~1ull;
 	int rc = ph_wal_poisoned(h);
 
 	if (rc == 0)
@@ -128,7 +125,7 @@ static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_re
 	else
 		ph_os->fence_all();
 	for (uint32_t i = 0; i < ph_lane_limit(h) && rc == 0; i++)
-		rc = lane_copy(h, i, b, &replay);
+		rc = lane_copy(h, i, b);
 	if (rc == 0 && (b->size > ph_wal_record_max(h) || !ph_wal_fits(h, b->size, true)))
 		rc = -EAGAIN;
 	if (rc) {
@@ -137,7 +134,6 @@ static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_re
 	}
 	ph_wal_seal(b, PHD_WAL_SWITCH);
 	*ret_epoch = c->tail;
-	*ret_replay = replay;
 	(void)ph_wal_put(h, b);
 	/* ORDER(switch-durable): the copies on the disk before the epoch, in which their pages need no image, begins. A cut
 	 * between: the old epoch's images restore. Pairs with power.c. */
@@ -146,7 +142,7 @@ static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_re
 	return rc;
 }
 
-static int switch_epoch(struct pheap *h, uint64_t *ret_replay, uint64_t *ret_epoch)
+static int switch_epoch(struct pheap *h, uint64_t *ret_epoch)
 {
 	struct ph_wal_buf b = {0};
 	uint64_t start_ns = ph_os->clock_ns();
@@ -157,7 +153,7 @@ static int switch_epoch(struct pheap *h, uint64_t *ret_replay, uint64_t *ret_epo
 		rc = ph_wal_lock(h, 0);
 		if (rc < 0)
 			break;
-		rc = switch_locked(h, &b, ret_replay, ret_epoch);
+		rc = switch_locked(h, &b, ret_epoch);
 		ph_wal_unlock(h, 0);
 		if (rc != -EAGAIN)
 			break;
@@ -203,7 +199,7 @@ static uint64_t lane_gen_limit(const struct pheap *h, uint64_t limit)
 	return limit > max && limit - max > PHD_LANE_GEN_STEP / 2 ? limit : max + PHD_LANE_GEN_STEP;
 }
 
-static int sector_write(struct pheap *h, uint64_t replay, uint64_t epoch)
+static int sector_write(struct pheap *h, uint64_t epoch)
 {
 	struct phd_coord *c = h->coord;
 	struct phd_checkpoint sector;
@@ -213,39 +209,42 @@ static int sector_write(struct pheap *h, uint64_t replay, uint64_t epoch)
 	if (rc)
 		return rc;
 	sector.log_gen = c->log_gen;
-	sector.replay_lsn = replay;
+	sector.replay_lsn = epoch;
 	sector.epoch_lsn = epoch;
 	sector.lane_gen_limit = lane_gen_limit(h, c->lane_gen_limit);
 	/* ORDER(checkpoint-last): kind A and the log up to the switch on the disk before the sector says that nothing older is
 	 * needed. A cut between: the checkpoint before. Pairs with power.c. */
 	if (PH_MUTANT(PH_MUTANT_RING_EARLY))
-		c->replay_lsn = replay;
+		c->replay_lsn = epoch;
 	rc = ph_checkpoint_write(h->fd, &sector, &copy);
 	if (rc)
 		return rc;
 	/* ORDER(ring-reuse): after the sector is durable. Pairs with wal.c:ph_wal_fits. */
 	__atomic_store_n(&c->lane_gen_limit, sector.lane_gen_limit, __ATOMIC_RELEASE);
 	__atomic_store_n(&c->epoch_lsn, epoch, __ATOMIC_RELEASE);
-	__atomic_store_n(&c->replay_lsn, replay, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->replay_lsn, epoch, __ATOMIC_RELEASE);
 	ph_os->futex_wake((const uint32_t *)(const void *)&c->replay_lsn, 0x7fffffff);
 	return 0;
 }
 
-/* Under the word. */
-static int checkpoint_make(struct pheap *h)
+/* Under the word. A switch whose maker died before its sector is completed, or each such death would cost room in the ring. *resumed:
+ * so it was, and what was committed since is not in it. */
+static int checkpoint_make(struct pheap *h, bool *resumed)
 {
 	struct phd_coord *c = h->coord;
-	uint64_t start_ns = ph_os->clock_ns(), replay = 0, epoch = 0;
-	int rc;
+	uint64_t start_ns = ph_os->clock_ns(), epoch = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
+	int rc = 0;
 
 	__atomic_store_n(&c->checkpoint_start_ns, start_ns, __ATOMIC_RELAXED);
-	rc = switch_epoch(h, &replay, &epoch);
+	*resumed = !(epoch & 1) && epoch > c->epoch_lsn;
+	if (!*resumed)
+		rc = switch_epoch(h, &epoch);
 	if (rc)
 		return rc;
 	if (!PH_MUTANT(PH_MUTANT_SYNC_FORGOT))
 		rc = regions_sync(h);
 	if (rc == 0)
-		rc = sector_write(h, replay, epoch);
+		rc = sector_write(h, epoch);
 	if (rc && rc != PHEAP_ECORRUPT) {
 		ph_wal_poison(h, rc);
 		return ph_wal_poisoned(h);
@@ -257,12 +256,15 @@ static int checkpoint_make(struct pheap *h)
 
 int ph_checkpoint(struct pheap *h)
 {
+	bool resumed;
 	int rc;
 
 	pthread_mutex_lock(&h->checkpoint_lock);
 	rc = ph_word_take(h, &h->coord->checkpoint, ph_wal_member_word(h), "a checkpoint of the heap");
 	if (rc >= 0) {
-		rc = checkpoint_make(h);
+		rc = checkpoint_make(h, &resumed);
+		if (rc == 0 && resumed)
+			rc = checkpoint_make(h, &resumed);
 		ph_word_release(&h->coord->checkpoint, ph_wal_member_word(h));
 	}
 	pthread_mutex_unlock(&h->checkpoint_lock);
@@ -272,16 +274,26 @@ int ph_checkpoint(struct pheap *h)
 /* 0: made one; -EAGAIN: somebody does. */
 static int checkpoint_try(struct pheap *h)
 {
+	bool resumed;
 	int rc = -EAGAIN;
 
 	if (pthread_mutex_trylock(&h->checkpoint_lock))
 		return rc;
 	if (ph_word_try(h, &h->coord->checkpoint, ph_wal_member_word(h)) != PH_BUSY) {
-		rc = checkpoint_make(h);
+		rc = checkpoint_make(h, &resumed);
 		ph_word_release(&h->coord->checkpoint, ph_wal_member_word(h));
 	}
 	pthread_mutex_unlock(&h->checkpoint_lock);
 	return rc;
+}
+
+/* Whoever makes one may have died. */
+static void holder_check(struct pheap *h)
+{
+	uint64_t word = __atomic_load_n(&h->coord->checkpoint, __ATOMIC_ACQUIRE);
+
+	if (ph_word_held(h, word) && PHD_WORD_LANE(word) >= PHD_WORD_MEMBER)
+		(void)ph_member_check(h, PHD_WORD_LANE(word) - PHD_WORD_MEMBER);
 }
 
 void ph_checkpoint_if_due(struct pheap *h)
@@ -299,7 +311,7 @@ int ph_checkpoint_room(struct pheap *h, size_t size)
 	int rc = 0;
 
 	while (!ph_wal_fits(h, size, false)) {
-		uint64_t seen = __atomic_load_n(&c->replay_lsn, __ATOMIC_ACQUIRE), word;
+		uint64_t seen = __atomic_load_n(&c->replay_lsn, __ATOMIC_ACQUIRE);
 
 		rc = checkpoint_try(h);
 		if (rc && rc != -EAGAIN)
@@ -314,13 +326,40 @@ int ph_checkpoint_room(struct pheap *h, size_t size)
 			break;
 		}
 		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen, NAP_NS);
-		word = __atomic_load_n(&c->checkpoint, __ATOMIC_ACQUIRE);
-		if (ph_word_held(h, word) && PHD_WORD_LANE(word) >= PHD_WORD_MEMBER)
-			(void)ph_member_check(h, PHD_WORD_LANE(word) - PHD_WORD_MEMBER);
+		holder_check(h);
 	}
 	__atomic_fetch_add(&c->stall_count, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&c->stall_ns, ph_os->clock_ns() - start_ns, __ATOMIC_RELAXED);
 	return rc == -EAGAIN ? 0 : rc;
+}
+
+int ph_checkpoint_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t start_ns = ph_os->clock_ns();
+
+	for (;;) {
+		uint64_t seen = __atomic_load_n(&c->epoch_lsn, __ATOMIC_ACQUIRE), passed_ns, nap_ns = NAP_NS;
+		int rc;
+
+		if (seen >= lsn)
+			return 0;
+		rc = ph_wal_poisoned(h);
+		if (rc)
+			return rc;
+		rc = timeout_ns ? checkpoint_try(h) : -EAGAIN;
+		if (rc && rc != -EAGAIN)
+			return rc;
+		passed_ns = ph_os->clock_ns() - start_ns;
+		if (rc == 0)
+			continue;
+		if (passed_ns >= timeout_ns)
+			return -ETIMEDOUT;
+		if (timeout_ns - passed_ns < nap_ns)
+			nap_ns = timeout_ns - passed_ns;
+		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen, nap_ns);
+		holder_check(h);
+	}
 }
 
 /* ---- opening and closing ---- */
@@ -386,7 +425,7 @@ int ph_checkpoint_close(struct pheap *h)
 	if (rc == 0)
 		rc = ph_os->file_sync(h->fd);
 	if (rc == 0)
-		rc = sector_write(h, c->tail, c->tail);
+		rc = sector_write(h, c->tail);
 	if (rc == 0)
 		c->epoch = c->tail;
 	ph_wal_unlock(h, 0);

@@ -21,6 +21,8 @@
 int ph_checkpoint(struct pheap *h);
 /* If half of the ring is in use and nobody makes one. */
 void ph_checkpoint_if_due(struct pheap *h);
+/* EPOCH: until a checkpoint has made durable what was committed before lsn. As ph_wal_wait. */
+int ph_checkpoint_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns);
 /* Until a record of so many bytes fits. -ETIMEDOUT with a sentence. */
 int ph_checkpoint_room(struct pheap *h, size_t size);
 

@@ -129,8 +129,8 @@ struct phd_checkpoint {
 	/* 0x000 */ uint64_t magic;
 	/* 0x008 */ uint64_t seq;
 	/* 0x010 */ uint64_t log_gen;	/* records of another one are not valid; grows with each power recovery */
-	/* 0x018 */ uint64_t replay_lsn;	/* the first record that is replayed */
-	/* 0x020 */ uint64_t epoch_lsn;	/* images at or after it are applied; not below replay_lsn */
+	/* 0x018 */ uint64_t replay_lsn;	/* the first record that is read */
+	/* 0x020 */ uint64_t epoch_lsn;	/* the SWITCH record of its epoch; the same */
 	/* 0x028 */ uint64_t lane_gen_limit;	/* no lane has had this generation */
 	/* 0x030 */ uint8_t reserved[0x1cc];
 	/* 0x1fc */ uint32_t crc;
@@ -151,7 +151,7 @@ static_assert(sizeof(struct phd_wal) == 32, "size");
 #define PHD_WAL_PAD 1u	  /* to the end of a sector; no entries */
 #define PHD_WAL_COMMIT 2u /* entries: DEFER, PUBLISH, SET, CLEAR, DESC, GROW */
 #define PHD_WAL_IMAGE 3u  /* entries: UNDO, whole pages as they were before the first store of an epoch */
-#define PHD_WAL_SWITCH 4u /* an epoch begins. Entries: UNDO, those of the transactions that were active */
+#define PHD_WAL_SWITCH 4u /* an epoch begins. Entries: UNDO of the transactions that were active, the rest of those that were committing */
 
 /* B. Words of the whole heap, each hot one in a line of its own. `word`: see PHD_WORD_*. */
 struct phd_coord {
@@ -191,25 +191,32 @@ struct phd_coord {
 	/* 0x200 */ uint64_t append;	      /* word: who appends to the ring */
 	/* 0x208 */ uint64_t tail;	      /* where the next record begins. Under append; moving it is a commit point */
 	/* 0x210 */ uint64_t head_lease;	      /* lease of the heap head's page */
-	/* 0x218 */ uint64_t append_count;    /* records appended; so the next, under append */
+	/* 0x218 */ uint64_t commit_count;    /* COMMIT records appended; so the next, under append */
 	/* 0x220 */ uint64_t commit_bytes;    /* payload bytes of commits */
 	/* 0x228 */ uint64_t image_bytes;     /* payload bytes of images */
 	/* 0x230 */ uint64_t pad8[2];
-	/* 0x240 */ uint64_t durable;	      /* all below is on the disk; futex in the low half */
+	/* 0x240 */ uint64_t durable;	      /* all below is on the disk */
 	/* 0x248 */ uint64_t flush_count;
 	/* 0x250 */ uint64_t flush_bytes;
 	/* 0x258 */ uint64_t flush_ns;	      /* spent in flushes */
-	/* 0x260 */ uint64_t pad9[4];
+	/* 0x260 */ uint64_t flush_covered;   /* commits appended before the last flush began; so the next two, under flush */
+	/* 0x268 */ uint64_t flush_goal;      /* commits after which those that it acknowledged are back */
+	/* 0x270 */ uint64_t flush_patience;  /* yields that the next leader spends on that */
+	/* 0x278 */ uint64_t pad9;
 	/* 0x280 */ uint64_t flush;	      /* word: who flushes */
 	/* 0x288 */ uint64_t flush_start_ns;  /* when it began; monotonic clock */
 	/* 0x290 */ uint64_t flush_end_ns;    /* of the last flush */
-	/* 0x298 */ uint64_t pad10[5];
+	/* 0x298 */ uint64_t flush_turn;      /* counts flushes */
+	/* 0x2a0 */ uint64_t flush_target;    /* how far this one goes */
+	/* 0x2a8 */ uint64_t flush_ends[2];   /* futexes, by the turn's low bit: those whom that flush covers sleep here */
+	/* 0x2b8 */ uint64_t pad10;
 	/* 0x2c0 */ uint64_t epoch;	      /* LSN of the record that began it; bit 0: a switch is under way */
 	/* 0x2c8 */ uint64_t replay_lsn;      /* as in the durable checkpoint; so the three below. futex in the low half */
 	/* 0x2d0 */ uint64_t epoch_lsn;
 	/* 0x2d8 */ uint64_t log_gen;
 	/* 0x2e0 */ uint64_t lane_gen_limit;
-	/* 0x2e8 */ uint64_t pad11[3];
+	/* 0x2e8 */ uint64_t changed;	      /* EPOCH: the epoch in which something was committed last */
+	/* 0x2f0 */ uint64_t pad11[2];
 	/* 0x300 */ uint64_t checkpoint;      /* word: who makes a checkpoint */
 	/* 0x308 */ uint64_t checkpoint_count;
 	/* 0x310 */ uint64_t checkpoint_ns;   /* spent in checkpoints */
@@ -272,6 +279,7 @@ static_assert(sizeof(struct phd_lane) == 128, "two lines");
 #define PHD_STEP_ACTIVE 1u
 #define PHD_STEP_APPENDING 2u /* committed iff the tail is above lane.lsn; heaps with a WAL */
 #define PHD_STEP_COMMITTED 3u
+#define PHD_STEP_LOOKING 4u /* active, and about to commit: EPOCH */
 #define PHD_MODE_NONE 0u
 #define PHD_MODE_CONCURRENT 1u
 #define PHD_MODE_EXCLUSIVE 2u
@@ -541,7 +549,9 @@ PHD_AT(phd_coord, hold_buckets, 0x1c0);
 PHD_AT(phd_coord, append, 0x200);
 PHD_AT(phd_coord, tail, 0x208);
 PHD_AT(phd_coord, durable, 0x240);
+PHD_AT(phd_coord, flush_patience, 0x270);
 PHD_AT(phd_coord, flush, 0x280);
+PHD_AT(phd_coord, flush_ends, 0x2a8);
 PHD_AT(phd_coord, epoch, 0x2c0);
 PHD_AT(phd_coord, checkpoint, 0x300);
 PHD_AT(phd_coord, reserved, 0x338);

@@ -71,7 +71,7 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 	int rc;
 
 	if (log->end + units > LOG_END_MAX)
-		return -E2BIG;
+		return ph_error(h, -E2BIG, "the transaction's log is longer than 32 GiB; split it");
 	if (!ph_room(&log->segments, &log->room, log->count + 1, sizeof(*log->segments)))
 		return -ENOMEM;
 	want = log->count == 1 ? LOG_EXT_CHUNKS_MIN : log->segments[log->count - 1].chunk_count * 2;

@@ -56,7 +56,7 @@ extern int ph_mutant;
 #define PH_MUTANT_EPOCH_LOOSE 33     /* a record is appended in another epoch than that of the leases */
 #define PH_MUTANT_LATER_BARE 34	     /* what is stored behind the commit point is not leased */
 #define PH_MUTANT_SWITCH_BARE 35     /* a switch does not copy undo records */
-#define PH_MUTANT_REPLAY_HIGH 36     /* replay_lsn passes records of lanes that are not done */
+#define PH_MUTANT_SWITCH_UNDONE 36   /* a switch does not copy what lanes behind their commit point have yet to store */
 #define PH_MUTANT_SYNC_FORGOT 37     /* checkpoint-last: kind A is not durable before the sector */
 #define PH_MUTANT_RING_EARLY 38	     /* ring-reuse: before the sector is durable */
 #define PH_MUTANT_ACK_EARLY 39	     /* wal-ack: commit does not wait */

@@ -179,7 +179,7 @@ static int entry_check(const struct pheap *h, const struct phd_wal *w, const str
 	case PHD_WAL_IMAGE:
 		return kind == PHD_REC_UNDO && image_valid(h, chunk_count, PHD_REC_OFF(r->target), r->size);
 	case PHD_WAL_SWITCH:
-		return kind == PHD_REC_UNDO && ph_log_record_valid(h, r);
+		return kind != PHD_REC_REVIVE && kind != PHD_REC_DROPPED && ph_log_record_valid(h, r);
 	case PHD_WAL_COMMIT:
 		if (kind == PHD_REC_GROW)
 			return r->size == 0 && PHD_REC_OFF(r->target) <= h->super.chunk_max;
@@ -274,6 +274,8 @@ static int record_undo(struct pheap *h, const struct phd_wal *w)
 	while (i-- > 0) {
 		const struct phd_record *r = entry_at(w, at_of[i]);
 
+		if (PHD_REC_KIND(r->target) != PHD_REC_UNDO)
+			continue; /* of a SWITCH record */
 		ph_copy(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), r->size);
 	}
 	free(at_of);
@@ -298,6 +300,8 @@ static int images_apply(struct pheap *h, const struct found *f)
 	return 0;
 }
 
+/* Commits; and of the SWITCH record with which the checkpoint's epoch began, what was to be stored yet. Of a later one it is in
+ * the commits, or, without any, belongs to a later state than the one that is restored. */
 static void commits_apply(struct pheap *h, const struct found *f)
 {
 	uint64_t *count = &h->head->chunk_count;
@@ -306,7 +310,8 @@ static void commits_apply(struct pheap *h, const struct found *f)
 		const struct phd_wal *w = record_at(f, i);
 		const struct phd_record *r;
 
-		if (w->kind != PHD_WAL_COMMIT)
+		if (w->kind != PHD_WAL_COMMIT &&
+		    (w->kind != PHD_WAL_SWITCH || w->lsn != f->sector.epoch_lsn))
 			continue;
 		for (uint64_t at = sizeof(*w); (r = entry_at(w, at)) != NULL; at += ph_log_units(r->size) * 8)
 			if (PHD_REC_KIND(r->target) != PHD_REC_GROW)
@@ -317,7 +322,7 @@ static void commits_apply(struct pheap *h, const struct found *f)
 		for (uint64_t at = sizeof(*w); (r = entry_at(w, at)) != NULL; at += ph_log_units(r->size) * 8)
 			if (PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
 				ph_copy(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
-		h->recovered_forward++;
+		h->recovered_forward += w->kind == PHD_WAL_COMMIT;
 	}
 }
 

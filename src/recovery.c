@@ -31,7 +31,7 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 	int rc;
 
 	/* Words of generations that do not fit into one would never be held. */
-	if (PHD_STATE_STEP(state) > PHD_STEP_COMMITTED || gen >= LANE_GEN_MAX)
+	if (PHD_STATE_STEP(state) > PHD_STEP_LOOKING || gen >= LANE_GEN_MAX)
 		return ph_error_recovery(
 			h, PHEAP_ECORRUPT,
 			"the state of lane %u is 0x%llx, which cannot be; run pheap-fsck on the file",

@@ -13,6 +13,7 @@
 #include "os.h"
 #include "wal.h"
 
+#define LEASE_TRIES 3
 #define EXTENT_FLUSH_MIN (64u << 10) /* bytes: from here on a second flush is cheaper than writing it twice */
 
 /* ---- space ---- */
@@ -193,12 +194,13 @@ static int record_lease(pheap_tx *tx, struct ph_lease_set *s, const struct phd_r
 	}
 }
 
-/* All that will be stored behind the commit point, with one flush. *epoch: in which. */
+/* All that will be stored behind the commit point, with one flush. *epoch: in which. 1: more than fits into the log at once,
+ * or others are always quicker. */
 static int later_lease(pheap_tx *tx, uint64_t *ret_epoch)
 {
 	const struct phd_record *r;
 	struct ph_lease_set s;
-	int rc;
+	int rc, tries = 0;
 
 	do {
 		rc = ph_lease_start(tx->h, tx->word, &s);
@@ -211,7 +213,7 @@ static int later_lease(pheap_tx *tx, uint64_t *ret_epoch)
 		}
 		if (rc == 0)
 			rc = ph_lease_finish(tx->h, tx->word, &s);
-	} while (rc == 1);
+	} while (rc == 1 && ++tries < LEASE_TRIES);
 	return rc;
 }
 
@@ -246,7 +248,7 @@ static int record_append(pheap_tx *tx, uint64_t epoch)
 	if (rc < 0)
 		return rc;
 	rc = ph_wal_poisoned(h);
-	if (rc == 0 && tx->applies && h->coord->epoch != epoch && !PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))
+	if (rc == 0 && tx->applies && !tx->applies_durable && h->coord->epoch != epoch && !PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))
 		rc = 1;
 	else if (rc == 0 && !ph_wal_fits(h, tx->record.size, false))
 		rc = 2;
@@ -277,8 +279,12 @@ int ph_redo_append(pheap_tx *tx)
 		rc = record_build(tx);
 	if (rc == -ENOMEM)
 		return ph_error(h, rc, "this process has no memory for the record of the transaction");
+	tx->applies_durable = false;
 	while (rc == 0) {
 		rc = later_lease(tx, &epoch);
+		/* What is stored when the record is durable needs no lease: it is replayed in any case. */
+		tx->applies_durable |= rc == 1;
+		rc = rc == 1 ? 0 : rc;
 		if (rc == 0 && tx->applies)
 			rc = ph_ops_prepare(tx);
 		if (rc == 0)
@@ -290,6 +296,66 @@ int ph_redo_append(pheap_tx *tx)
 			rc = ph_checkpoint_room(h, tx->record.size);
 		else if (rc == 1)
 			rc = 0;
+	}
+	return rc;
+}
+
+/* 0: through the commit point, in the epoch; 1: it is another one, or is being switched. */
+static int state_commit(pheap_tx *tx, uint64_t epoch)
+{
+	struct pheap *h = tx->h;
+	struct phd_lane *lane = tx->lane;
+	uint64_t now;
+
+	/* It says that it looks, then looks at the epoch: who switches sets its bit, has all members fence, and looks at the
+	 * lanes. So either the bit is seen here, and nothing is done before the switch is over; or the lane is seen looking,
+	 * and who switches waits until it is active, committed or idle. Killed while it looks: undone. Pairs with
+	 * checkpoint.c:switch_locked. */
+	__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_LOOKING), __ATOMIC_RELEASE);
+	if (h->fenced)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_order();
+	now = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
+	if (!(now & 1) && (now == epoch || !tx->applies || PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))) {
+		tx->lsn = now + 8; /* above this epoch, not above the next */
+		if (__atomic_load_n(&h->coord->changed, __ATOMIC_RELAXED) != now)
+			__atomic_store_n(&h->coord->changed, now, __ATOMIC_RELEASE);
+		/* ORDER(commit-point), as without a WAL; where nothing is applied it is idle. */
+		if (tx->applies)
+			__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
+					 __ATOMIC_RELEASE);
+		return 0;
+	}
+	__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+	return 1;
+}
+
+int ph_redo_commit_epoch(pheap_tx *tx)
+{
+	struct pheap *h = tx->h;
+	uint64_t epoch;
+	int rc = 0;
+
+	if (tx->log.end == 0) {
+		tx->lsn = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
+		return 0;
+	}
+	while (rc == 0) {
+		rc = later_lease(tx, &epoch);
+		if (rc == 1)
+			return too_big(tx);
+		if (rc == 0)
+			rc = ph_wal_poisoned(h);
+		if (rc == 0 && tx->applies)
+			rc = ph_ops_prepare(tx);
+		if (rc == 0) {
+			rc = state_commit(tx, epoch);
+			if (rc == 0)
+				return 0;
+			ph_ops_give_back(tx);
+			rc = 0;
+		}
 	}
 	return rc;
 }

@@ -15,6 +15,9 @@
  * happened, and the transaction is to be undone. Without a change there is no record: tx->lsn is the log's end. */
 int ph_redo_append(pheap_tx *tx);
 
+/* EPOCH: through the commit point, which is the lane's step as without a WAL. */
+int ph_redo_commit_epoch(pheap_tx *tx);
+
 /* What was chosen for the transaction may be stored to when this returns 0. The latter says whether the bytes are written to the
  * file at commit, in place of the record. */
 int ph_redo_fresh(struct pheap *h, uint64_t word, uint64_t off, uint64_t n);

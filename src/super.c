@@ -24,6 +24,7 @@
 #define WAL_SIZE_MIN (32u << 10)
 #define WAL_SIZE_MAX (1ull << 40)
 #define WAL_SIZE_DEFAULT_MAX (64 * MIB)
+#define WAL_SIZE_COMMON (16 * MIB)
 #define FIXED_BASE_ALIGN (2 * MIB)
 #define LSN_LIMIT (1ull << 62)
 #define LANE_GEN_LIMIT_MAX (1ull << 47)
@@ -87,7 +88,16 @@ static int plan_sizes(const struct pheap_options *opt, uint64_t *ret_initial, ui
 	return 0;
 }
 
-/* A WAL of the heap's initial size holds an image of each of its pages. In a small heap there is no room for that. */
+/* A quarter of it is the largest transaction; all of it, pages that change between two checkpoints. */
+static uint64_t wal_size_default(uint64_t initial, uint64_t max)
+{
+	uint64_t size = initial > WAL_SIZE_COMMON ? initial : WAL_SIZE_COMMON;
+
+	if (size > max / 16)
+		size = max / 16;
+	return size < WAL_SIZE_DEFAULT_MAX ? size : WAL_SIZE_DEFAULT_MAX;
+}
+
 static int plan_wal(const struct pheap_options *opt, uint64_t initial, struct phd_super *super)
 {
 	uint64_t size = opt->journal_size;
@@ -99,9 +109,7 @@ static int plan_wal(const struct pheap_options *opt, uint64_t initial, struct ph
 				"journal_size is %llu; with PHEAP_SYNC or PHEAP_EPOCH it is %u to 2^40 bytes",
 				(unsigned long long)size, WAL_SIZE_MIN);
 	if (!size)
-		size = initial < MIB ? initial / 4 : initial;
-	if (!opt->journal_size && size > WAL_SIZE_DEFAULT_MAX)
-		size = WAL_SIZE_DEFAULT_MAX;
+		size = wal_size_default(initial, super->size_max);
 	if (size < WAL_SIZE_MIN)
 		size = WAL_SIZE_MIN;
 	super->wal_size = round_up(size, PHD_BLOCK_SIZE);

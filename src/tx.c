@@ -58,11 +58,8 @@ void ph_tx_doom(pheap_tx *tx, int rc, const char *format, ...)
 		va_end(args);
 		ph_error_note(tx->h, "%s", text);
 	}
-	if (!format && (rc == -ENOMEM || rc == -E2BIG))
-		ph_error_note(tx->h, "%s",
-			      rc == -ENOMEM
-				      ? "this process has no memory for the transaction's private tables"
-				      : "the transaction's log is longer than 32 GiB; split it");
+	if (!format && rc == -ENOMEM)
+		ph_error_note(tx->h, "%s", "this process has no memory for the transaction's private tables");
 	if (!tx->doom) {
 		tx->doom = rc;
 		tx->doom_position = tx->savepoint_serial;
@@ -150,16 +147,19 @@ void ph_tx_undo_step(pheap_tx *tx)
 	lane_end(tx);
 }
 
-/* With a WAL: the record is the commit point. */
+/* With a WAL: the record, or the lane's step, is the commit point. */
 static int commit_logged(pheap_tx *tx)
 {
 	int rc;
 
 	if (tx->has_defers && tx->has_frees)
 		ph_defer_drop_freed(tx);
-	rc = ph_redo_append(tx);
+	rc = tx->h->super.durability == PHEAP_SYNC >> 24 ? ph_redo_append(tx) : ph_redo_commit_epoch(tx);
 	if (rc)
 		return rc;
+	/* If that fails the heap is poisoned, and what memory has does not matter. */
+	if (tx->applies_durable)
+		(void)ph_wal_wait(tx->h, tx->lsn, UINT64_MAX);
 	ph_order();
 	if (tx->applies)
 		ph_log_apply(tx->h, &tx->log, tx->lsn);
@@ -561,17 +561,20 @@ int pheap_commit_async(pheap_tx *tx, uint64_t *ret_lsn)
 
 int pheap_wait(pheap *h, uint64_t lsn, int32_t timeout_ms)
 {
+	uint64_t timeout_ns;
 	int rc;
 
 	ph_heap_check(h, "pheap_wait");
 	if (h->forked)
 		return ph_error(h, PHEAP_EFORKED,
 				"this heap was opened by the parent process; close it and open it again");
-	if (lsn && (!h->leased || lsn > ph_wal_tail(h)))
+	if (lsn && (!h->leased || lsn > ph_wal_tail(h) + 8))
 		return ph_error(h, -EINVAL, "pheap_wait: no commit of this heap returned that number");
 	if (!lsn)
 		return 0;
-	rc = ph_wal_wait(h, lsn, timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000u);
+	timeout_ns = timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000u;
+	rc = h->super.durability == PHEAP_SYNC >> 24 ? ph_wal_wait(h, lsn, timeout_ns)
+						     : ph_checkpoint_wait(h, lsn, timeout_ns);
 	ph_checkpoint_if_due(h);
 	return rc == -ETIMEDOUT && timeout_ms == 0 ? -EAGAIN : rc;
 }

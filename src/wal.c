@@ -18,6 +18,8 @@
 #define NAP_NS 2000000ull	   /* of those who wait for a flush: then they ask whether its leader lives */
 #define BESIDE_AFTER_NS 100000000ull /* a flush that takes longer is done again by somebody else */
 #define WAKE_ALL 0x7fffffff
+#define PATIENCE_MAX 64u /* yields */
+#define PATIENCE_TRY 64u /* flushes after which a leader that had lost it is patient again */
 #define CRC_HEADER offsetof(struct phd_wal, crc) /* bytes of it that the checksum covers */
 
 /* ---- records ---- */
@@ -166,11 +168,12 @@ uint64_t ph_wal_put(struct pheap *h, const struct ph_wal_buf *b)
 	end = lsn + w.size;
 	ring_copy(h, lsn, (const char *)&w, sizeof(w));
 	ring_copy(h, lsn + sizeof(w), b->bytes + sizeof(w), b->size - sizeof(w));
-	c->append_count++;
-	if (w.kind == PHD_WAL_COMMIT)
+	if (w.kind == PHD_WAL_COMMIT) {
+		__atomic_store_n(&c->commit_count, c->commit_count + 1, __ATOMIC_RELAXED);
 		c->commit_bytes += w.size;
-	else if (w.kind != PHD_WAL_PAD)
+	} else if (w.kind != PHD_WAL_PAD) {
 		c->image_bytes += w.size;
+	}
 	/* ORDER(wal-commit): the whole record, and whatever it relies on, before tail passes it. Crash between: the lane
 	 * is found appending, and undone. Pairs with recovery.c:lane_recover. */
 	__atomic_store_n(&c->tail, end, __ATOMIC_RELEASE);
@@ -241,6 +244,13 @@ static int ring_write(const struct pheap *h, uint64_t from, uint64_t to)
 	return rc;
 }
 
+/* Who sleeps is woken by the end of the flush that covers it, and by no other; one more, who leads the next. */
+static void turn_begin(struct phd_coord *c, uint64_t to)
+{
+	__atomic_store_n(&c->flush_turn, c->flush_turn + 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->flush_target, to, __ATOMIC_SEQ_CST);
+}
+
 /* L1. Publishes; wakes nobody. */
 static int flush_to(struct pheap *h, uint64_t to)
 {
@@ -251,6 +261,7 @@ static int flush_to(struct pheap *h, uint64_t to)
 	if (rc || seen >= to)
 		return rc;
 	__atomic_store_n(&c->flush_start_ns, start_ns, __ATOMIC_RELAXED);
+	turn_begin(c, to);
 	rc = fd_check(h);
 	if (rc == 0)
 		rc = ring_write(h, seen, to);
@@ -271,9 +282,45 @@ static int flush_to(struct pheap *h, uint64_t to)
 	return 0;
 }
 
+static const uint32_t *flush_end(const struct phd_coord *c, uint64_t turn)
+{
+	return (const uint32_t *)(const void *)&c->flush_ends[turn & 1];
+}
+
 static void flush_wake(struct pheap *h)
 {
-	ph_os->futex_wake((const uint32_t *)(const void *)&h->coord->durable, WAKE_ALL);
+	struct phd_coord *c = h->coord;
+	uint64_t turn = __atomic_load_n(&c->flush_turn, __ATOMIC_SEQ_CST);
+
+	__atomic_fetch_add(&c->flush_ends[0], 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&c->flush_ends[1], 1, __ATOMIC_SEQ_CST);
+	ph_os->futex_wake(flush_end(c, turn + 1), 1);
+	ph_os->futex_wake(flush_end(c, turn), WAKE_ALL);
+}
+
+/* Those who were just acknowledged come back a moment later: a leader that lets them in flushes for twice as many. It waits
+ * as long as that has paid, and never alone: its own record reaches the goal. */
+static void group_wait(struct phd_coord *c)
+{
+	uint64_t patience = c->flush_patience;
+
+	for (uint64_t i = 0; __atomic_load_n(&c->commit_count, __ATOMIC_RELAXED) < c->flush_goal; i++) {
+		if (i >= patience) {
+			c->flush_patience = patience / 2;
+			return;
+		}
+		ph_os->yield();
+	}
+	if (patience < PATIENCE_MAX)
+		c->flush_patience = patience + 1;
+}
+
+static void group_note(struct phd_coord *c, uint64_t counted)
+{
+	c->flush_goal = __atomic_load_n(&c->commit_count, __ATOMIC_RELAXED) + (counted - c->flush_covered);
+	c->flush_covered = counted;
+	if (c->flush_patience == 0 && c->flush_turn % PATIENCE_TRY == 0)
+		c->flush_patience = PATIENCE_MAX / 2;
 }
 
 int ph_wal_flush_locked(struct pheap *h)
@@ -289,16 +336,18 @@ int ph_wal_flush_locked(struct pheap *h)
 /* All that has been appended by now, with the end of its sector. */
 static int flush_lead(struct pheap *h)
 {
-	int rc = 0;
+	uint64_t to = ph_wal_tail(h);
+	int rc;
 
-	if (h->coord->tail % PHD_SECTOR_SIZE) {
+	if (to % PHD_SECTOR_SIZE) {
 		rc = ph_wal_lock(h, 0);
 		if (rc < 0)
 			return rc;
 		pad(h);
+		to = h->coord->tail;
 		ph_wal_unlock(h, 0);
 	}
-	return flush_to(h, ph_wal_tail(h));
+	return flush_to(h, to);
 }
 
 /* 0: flushed, or looked; -EAGAIN: another one does it. */
@@ -310,7 +359,12 @@ static int flush_try(struct pheap *h)
 	if (pthread_mutex_trylock(&h->flush_lock))
 		return -EAGAIN;
 	if (ph_word_try(h, &h->coord->flush, mine) != PH_BUSY) {
+		uint64_t counted;
+
+		group_wait(h->coord);
+		counted = __atomic_load_n(&h->coord->commit_count, __ATOMIC_RELAXED);
 		rc = flush_lead(h);
+		group_note(h->coord, counted);
 		ph_word_release(&h->coord->flush, mine);
 	}
 	pthread_mutex_unlock(&h->flush_lock);
@@ -342,10 +396,14 @@ int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 	uint64_t start_ns = 0;
 
 	for (;;) {
-		uint64_t seen = ph_wal_durable(h), nap_ns = NAP_NS, passed_ns;
+		struct phd_coord *c = h->coord;
+		/* Before the look at durable: a flush that ends behind it changes them. */
+		uint32_t ends[2] = {__atomic_load_n(flush_end(c, 0), __ATOMIC_SEQ_CST),
+				    __atomic_load_n(flush_end(c, 1), __ATOMIC_SEQ_CST)};
+		uint64_t nap_ns = NAP_NS, passed_ns, turn;
 		int rc;
 
-		if (seen >= lsn)
+		if (ph_wal_durable(h) >= lsn)
 			return 0;
 		rc = ph_wal_poisoned(h);
 		if (rc)
@@ -362,7 +420,9 @@ int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 			return -ETIMEDOUT;
 		if (timeout_ns - passed_ns < nap_ns)
 			nap_ns = timeout_ns - passed_ns;
-		rc = ph_os->futex_wait((const uint32_t *)(const void *)&h->coord->durable, (uint32_t)seen, nap_ns);
+		turn = __atomic_load_n(&c->flush_turn, __ATOMIC_SEQ_CST);
+		turn += lsn > __atomic_load_n(&c->flush_target, __ATOMIC_SEQ_CST);
+		rc = ph_os->futex_wait(flush_end(c, turn), ends[turn & 1], nap_ns);
 		if (rc == -ETIMEDOUT)
 			rc = flush_beside(h);
 		else

@@ -74,11 +74,21 @@ const char *scratch(const char *name)
 	return path;
 }
 
+/* Every clause holds at every level: the suite is run with each. */
+uint32_t test_durability(void)
+{
+	const char *level = getenv("PHEAP_TEST_DURABILITY");
+
+	if (level && strcmp(level, "sync") == 0)
+		return PHEAP_SYNC;
+	return level && strcmp(level, "epoch") == 0 ? PHEAP_EPOCH : PHEAP_PROCESS;
+}
+
 struct pheap_options test_options(void)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 
-	opt.durability = PHEAP_PROCESS;
+	opt.durability = test_durability();
 	opt.max_size = 64 * MIB;
 	return opt;
 }

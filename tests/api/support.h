@@ -54,6 +54,7 @@
 const char *scratch(const char *name);
 
 /* Opens scratch("heap"): create if missing. The options default to PROCESS and 64 MiB. */
+uint32_t test_durability(void); /* PHEAP_PROCESS, or what PHEAP_TEST_DURABILITY says */
 struct pheap_options test_options(void);
 pheap *heap_make(void);
 pheap *heap_make_with(const struct pheap_options *opt);

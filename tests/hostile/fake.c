@@ -38,7 +38,9 @@ enum fn {
 	FN_UNMAP,
 	FN_FENCE,
 	FN_RANDOM,
-	FN_BOOT
+	FN_BOOT,
+	FN_MAP_SYNC,
+	FN_FORGET
 };
 
 const char *const fake_names[] = {"file_open",
@@ -64,6 +66,8 @@ const char *const fake_names[] = {"file_open",
 				  "fence_register",
 				  "random",
 				  "boot_id",
+				  "map_sync",
+				  "file_forget",
 				  NULL};
 
 static int fails(enum fn fn)
@@ -243,6 +247,23 @@ static void fake_futex_wake(const uint32_t *word, int count)
 	(void)count;
 }
 
+static int fake_map_sync(void *address, size_t n)
+{
+	FAIL_IF(FN_MAP_SYNC);
+	return ph_os_linux.map_sync(address, n);
+}
+
+static int fake_file_forget(int fd, void *address, size_t n)
+{
+	FAIL_IF(FN_FORGET);
+	return ph_os_linux.file_forget(fd, address, n);
+}
+
+static void fake_yield(void)
+{
+	ph_os_linux.yield();
+}
+
 static int fake_fence_register(void)
 {
 	FAIL_IF(FN_FENCE);
@@ -307,6 +328,9 @@ const struct ph_os fake_os = {
 	.lock_test = fake_lock_test,
 	.map = fake_map,
 	.unmap = fake_unmap,
+	.map_sync = fake_map_sync,
+	.file_forget = fake_file_forget,
+	.yield = fake_yield,
 	.futex_wait = fake_futex_wait,
 	.futex_wake = fake_futex_wake,
 	.fence_register = fake_fence_register,
