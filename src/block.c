@@ -115,6 +115,8 @@ static int extent_alloc(pheap_tx *tx, size_t n, uint64_t align, uint32_t type, u
 	if (rc)
 		return rc;
 	rc = ph_redo_fresh_extent(tx->h, tx->word, chunk, count, &flushed);
+	if (rc == 0 && !flushed)
+		rc = ph_redo_count(tx, count * PHD_CHUNK_SIZE);
 	if (rc == 0)
 		rc = ph_ops_desc(tx, chunk, count, 0, PHD_DESC_MAKE_EXTENT(type, count));
 	if (rc) {
@@ -140,6 +142,8 @@ int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t
 		rc = ph_run_alloc(tx, size, type, ret_off);
 		if (rc == 0)
 			rc = ph_redo_fresh(tx->h, tx->word, *ret_off, size);
+		if (rc == 0)
+			rc = ph_redo_count(tx, size);
 	} else {
 		*ret_size = extent_chunks(n) << PHD_CHUNK_SHIFT;
 		rc = extent_alloc(tx, n, align, type, ret_off);
@@ -325,6 +329,8 @@ static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int 
 		    !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
 			return false;
 		*ret_rc = ph_redo_fresh_extent(tx->h, tx->word, b->head + had, want - had, &flushed);
+		if (*ret_rc == 0 && !flushed)
+			*ret_rc = ph_redo_count(tx, (want - had) * PHD_CHUNK_SIZE);
 		if (*ret_rc == 0)
 			*ret_rc = ph_ops_desc(tx, b->head, want, b->desc, PHD_DESC_MAKE_EXTENT(type, want));
 		if (*ret_rc == 0)

@@ -296,6 +296,11 @@ static void holder_check(struct pheap *h)
 		(void)ph_member_check(h, PHD_WORD_LANE(word) - PHD_WORD_MEMBER);
 }
 
+void ph_checkpoint_soon(struct pheap *h)
+{
+	(void)checkpoint_try(h);
+}
+
 void ph_checkpoint_if_due(struct pheap *h)
 {
 	uint64_t used = ph_wal_tail(h) - __atomic_load_n(&h->coord->replay_lsn, __ATOMIC_ACQUIRE);
@@ -377,8 +382,7 @@ static int ring_check(const struct pheap *h, const struct phd_checkpoint *sector
 
 	if ((c->tail | c->durable | c->replay_lsn | c->epoch_lsn) % 8 == 0 &&
 	    c->replay_lsn <= c->durable && c->durable <= c->tail && used <= h->super.wal_size &&
-	    (c->epoch & ~1ull) <= c->tail && (c->epoch & 6) == 0 && c->epoch_lsn <= (c->epoch & ~1ull) &&
-	    c->replay_lsn <= c->epoch_lsn && c->replay_lsn <= sector->replay_lsn &&
+	    (c->epoch & ~1ull) <= c->tail && (c->epoch & 6) == 0 && c->epoch_lsn <= c->tail && c->replay_lsn <= c->epoch_lsn && c->replay_lsn <= sector->replay_lsn &&
 	    sector->epoch_lsn <= c->tail)
 		return 0;
 	return ph_error(NULL, PHEAP_ECORRUPT,

@@ -19,6 +19,8 @@
 
 /* One checkpoint, begun after the call. 0, -ETIMEDOUT (another one does not get on), PHEAP_EPOISONED, -ENOMEM. */
 int ph_checkpoint(struct pheap *h);
+/* One, unless somebody makes one. */
+void ph_checkpoint_soon(struct pheap *h);
 /* If half of the ring is in use and nobody makes one. */
 void ph_checkpoint_if_due(struct pheap *h);
 /* EPOCH: until a checkpoint has made durable what was committed before lsn. As ph_wal_wait. */

@@ -58,8 +58,8 @@ struct pheap {
 	bool fenced;	/* this member fences in begin (no membarrier) */
 	bool forked;	/* this is the child of the process that opened it */
 	bool deferring; /* signals wait for the ends of transactions */
-	bool leased;	/* it has a WAL: stores need leases, commits a record */
-	bool plain_pad[2];
+	bool plain_pad[3];
+	bool leased; /* it has a WAL: stores need leases, commits a record */
 	int fd;
 	uint32_t ref_count; /* opens of the same file in this process */
 	uint64_t dev, inode;

@@ -11,7 +11,9 @@
 #include "error.h"
 #include "mutant.h"
 
-#define AHEAD_PAGES 16u /* E3: neighbours are those in the same row of so many */
+#define ROW_MIN 16u    /* pages */
+#define DENSE_PART 8u  /* a row of which one in so many is leased is leased as a whole */
+#define SYNC_BATCH 64u /* pages: who waits for a commit does not wait for more than that */
 
 static uint64_t page_of(uint64_t off)
 {
@@ -33,24 +35,45 @@ int ph_lease_start(struct pheap *h, uint64_t word, struct ph_lease_set *s)
 	return ph_wal_epoch(h, word, &s->epoch);
 }
 
-/* E3. Only space in data whose chunks are in use: an image of free space could come back over what a lease-free extent
- * has there. */
-static void neighbours_add(const struct pheap *h, struct ph_lease_set *s)
+/* Is the page of this chunk one that a neighbour brings? Only space whose chunks are in use: an image of free space could come
+ * back over what a lease-free extent has there. */
+static bool is_near(const struct pheap *h, const struct ph_lease_set *s, uint64_t chunk, bool dense)
 {
-	uint64_t page = s->pages[s->count - 1], first = page & ~(uint64_t)(AHEAD_PAGES * PHD_BLOCK_SIZE - 1);
-	uint64_t end = __atomic_load_n(&h->data_end, __ATOMIC_RELAXED);
+	uint64_t seen = __atomic_load_n(&h->leases[chunk].page, __ATOMIC_ACQUIRE);
+
+	if (seen > s->epoch || (!dense && (!seen || seen + h->super.wal_size <= s->epoch)))
+		return false;
+	return PHD_DESC_KIND(__atomic_load_n(&h->desc[chunk], __ATOMIC_ACQUIRE)) != PHD_DESC_FREE;
+}
+
+static bool is_dense(const struct pheap *h, const struct ph_lease_set *s, uint64_t from, uint64_t to)
+{
+	uint64_t count = 0;
+
+	for (uint64_t chunk = from; chunk < to; chunk++)
+		count += __atomic_load_n(&h->leases[chunk].page, __ATOMIC_RELAXED) > s->epoch;
+	return count * DENSE_PART >= to - from;
+}
+
+/* E3. Of the first page of the set: from larger and larger rows around it. */
+static void neighbours_add(const struct pheap *h, struct ph_lease_set *s, uint32_t max)
+{
+	uint64_t page = s->pages[0], chunk = (page - h->data_off) >> PHD_CHUNK_SHIFT;
+	uint64_t end = (__atomic_load_n(&h->data_end, __ATOMIC_RELAXED) - h->data_off) >> PHD_CHUNK_SHIFT;
 
 	if (page < h->data_off)
 		return;
-	for (uint64_t at = first < h->data_off ? h->data_off : first;
-	     at < first + AHEAD_PAGES * PHD_BLOCK_SIZE && at + PHD_BLOCK_SIZE <= end && s->count < PH_LEASE_BATCH;
-	     at += PHD_BLOCK_SIZE) {
-		uint64_t chunk = (at - h->data_off) >> PHD_CHUNK_SHIFT;
-		uint64_t seen = __atomic_load_n(&h->leases[chunk].page, __ATOMIC_ACQUIRE);
+	for (uint64_t row = ROW_MIN; row <= max; row *= 4) {
+		uint64_t from = chunk / row * row, to = from + row < end ? from + row : end;
+		bool dense = is_dense(h, s, from, to);
+		uint32_t count = s->count;
 
-		if (seen && seen <= s->epoch && seen + h->super.wal_size > s->epoch && !in_set(s, at) &&
-		    PHD_DESC_KIND(__atomic_load_n(&h->desc[chunk], __ATOMIC_ACQUIRE)) != PHD_DESC_FREE)
-			s->pages[s->count++] = at;
+		for (uint64_t at = from; at < to && s->count < max; at++)
+			if (at != chunk && is_near(h, s, at, dense) &&
+			    !in_set(s, h->data_off + (at << PHD_CHUNK_SHIFT)))
+				s->pages[s->count++] = h->data_off + (at << PHD_CHUNK_SHIFT);
+		if (s->count == count && !dense)
+			break;
 	}
 }
 
@@ -100,9 +123,10 @@ static int images_append(struct pheap *h, uint64_t word, struct ph_lease_set *s)
 
 static uint32_t batch_max(const struct pheap *h)
 {
-	size_t max = ph_wal_record_max(h) / (PHD_BLOCK_SIZE + 64);
+	size_t fits = ph_wal_record_max(h) / (PHD_BLOCK_SIZE + 64);
+	uint32_t max = h->super.durability == PHEAP_SYNC >> 24 ? SYNC_BATCH : PH_LEASE_BATCH;
 
-	return max < PH_LEASE_BATCH ? (uint32_t)max : PH_LEASE_BATCH;
+	return fits < max ? (uint32_t)fits : max;
 }
 
 int ph_lease_add(struct pheap *h, uint64_t word, struct ph_lease_set *s, uint64_t off, uint64_t n)
@@ -126,8 +150,8 @@ int ph_lease_add(struct pheap *h, uint64_t word, struct ph_lease_set *s, uint64_
 				return rc;
 		}
 		s->pages[s->count++] = page;
-		if (s->count == 1 && max == PH_LEASE_BATCH)
-			neighbours_add(h, s);
+		if (s->count == 1 && max >= ROW_MIN)
+			neighbours_add(h, s, max);
 	}
 	return 0;
 }

@@ -203,7 +203,9 @@ void ph_log_record_apply(struct pheap *h, const struct phd_record *r)
 	}
 }
 
-/* Before the descriptors: as soon as they say free, the chunks may be had. */
+/* With a WAL: when these chunks were last allocated or freed. As soon as they are free they may be had, and whoever has them
+ * asks whether the log knows of them; an image may be on its way that was copied when they were not free. So nobody gets a
+ * lease-free extent here before the checkpoint after the descriptors have changed. */
 static void desc_stamp(struct pheap *h, const struct phd_record *r, uint64_t lsn)
 {
 	uint64_t chunk = PHD_REC_OFF(r->target), count;
@@ -213,7 +215,15 @@ static void desc_stamp(struct pheap *h, const struct phd_record *r, uint64_t lsn
 		__atomic_store_n(&h->leases[chunk + i].alloc_lsn, lsn, __ATOMIC_RELEASE);
 }
 
-void ph_log_apply(struct pheap *h, const struct ph_log *log, uint64_t lsn)
+static void desc_apply(struct pheap *h, const struct phd_record *r)
+{
+	desc_stamp(h, r, UINT64_MAX);
+	ph_log_record_apply(h, r);
+	ph_order();
+	desc_stamp(h, r, __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE));
+}
+
+void ph_log_apply(struct pheap *h, const struct ph_log *log)
 {
 	const struct phd_record *r;
 	bool publish = false;
@@ -222,9 +232,10 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log, uint64_t lsn)
 		r = ph_log_at(log, at);
 		if (PH_MUTANT(PH_MUTANT_PUBLISH_FIRST) && PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
 			bytes_store(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
-		if (lsn && PHD_REC_KIND(r->target) == PHD_REC_DESC)
-			desc_stamp(h, r, lsn);
-		ph_log_record_apply(h, r);
+		if (h->leased && PHD_REC_KIND(r->target) == PHD_REC_DESC)
+			desc_apply(h, r);
+		else
+			ph_log_record_apply(h, r);
 		publish |= PHD_REC_KIND(r->target) == PHD_REC_PUBLISH;
 	}
 	/* ORDER(publish-last): all other records before the PUBLISH ones: a reader without locks that sees a

@@ -44,8 +44,7 @@ size_t ph_log_fits(const struct ph_log *log);
 /* Drops segments that begin at or beyond log->end (after the end was lowered). */
 void ph_log_trim(struct pheap_tx *tx);
 struct phd_record *ph_log_at(const struct ph_log *log, uint64_t position);
-/* lsn: with a WAL, the end of the transaction's record; descriptors' chunks are stamped with it. */
-void ph_log_apply(struct pheap *h, const struct ph_log *log, uint64_t lsn);
+void ph_log_apply(struct pheap *h, const struct ph_log *log);
 /* One record of a log that was not written by this process. */
 bool ph_log_record_valid(const struct pheap *h, const struct phd_record *r);
 void ph_log_record_apply(struct pheap *h, const struct phd_record *r);

@@ -124,7 +124,7 @@ static int undo_leased(pheap_tx *tx, uint64_t off, size_t n)
 
 	if (is_covered(tx, off, n))
 		return 0;
-	if (tx->log.end * 8 + n > ph_wal_record_max(h))
+	if (tx->log.end * 8 + n + tx->fresh > ph_wal_record_max(h))
 		return ph_error(h, -E2BIG,
 				"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); "
 				"split it, or create the heap with a larger journal_size",
@@ -151,10 +151,38 @@ int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
 	return tx->h->leased ? undo_leased(tx, off, n) : undo_log(tx, off, n);
 }
 
+/* The common case with a WAL: within a line of a page that is leased. False: nothing has been done, or more has to be. */
+static bool modify_line_leased(pheap_tx *tx, uint64_t off, size_t n)
+{
+	struct pheap *h = tx->h;
+	uint64_t epoch;
+
+	if (ph_cover_has_lines(&tx->cover, off, n))
+		return true;
+	if (!ph_lease_has(h, off, &epoch))
+		return false;
+	(void)ph_cover_line(&tx->cover, off, n);
+	undo_push(tx, off, n);
+	if (h->fenced)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_order();
+	if (__builtin_expect(__atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE) == epoch, 1) ||
+	    PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
+		return true;
+	ph_cover_clear(&tx->cover);
+	return false;
+}
+
 static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, size_t n)
 {
 	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
 	int rc = 0;
+
+	if (tx->modify_long == PH_LONG_LEASED && n - 1 <= 63 - off % 64 && off >= tx->h->data_off &&
+	    off < __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) && tx->log.count == 1 &&
+	    tx->log.next + sizeof(struct phd_record) + 64 <= tx->log.limit && modify_line_leased(tx, off, n))
+		return (void *)(uintptr_t)p;
 
 	if (!ph_heap_has(tx->h, off, n)) {
 		if (p)

@@ -64,7 +64,6 @@ extern int ph_mutant;
 #define PH_MUTANT_IMAGES_ALL 41	     /* recovery applies images of epochs before the checkpoint's */
 #define PH_MUTANT_OLDEST_LAST 42     /* recovery applies the oldest image first, and so the newest wins */
 #define PH_MUTANT_CRC_FORGOT 43	     /* recovery believes a record without its checksum */
-#define PH_MUTANT_GEN_ANY 44	     /* recovery believes records of another generation of the log */
 #define PH_MUTANT_POWER_EARLY 45     /* power-last: the sector before what was recovered is durable */
 #define PH_MUTANT_LANE_GENS 46	     /* recovery lets lanes have generations that they had */
 #define PH_MUTANT_APPENDED_UNDONE 47 /* a dead lane whose record is in the log is undone */
@@ -73,7 +72,6 @@ extern int ph_mutant;
 #define PH_MUTANT_SWITCH_LATE 50     /* switch-durable: the epoch begins before the SWITCH record is flushed */
 #define PH_MUTANT_REDO_FIRST 51	     /* recovery: commits before images */
 #define PH_MUTANT_STATE_FIRST 52     /* power-last: the state says this boot before recovery begins */
-#define PH_MUTANT_GEN_KEPT 53	     /* recovery leaves the log's generation */
 #define PH_MUTANT_LSN_KEPT 54	     /* recovery goes on at the end of the log: old lease words count again */
 #define PH_MUTANT_PAD_NONE 55	     /* a flush ends in the middle of a sector, which is written again */
 #define PH_MUTANT_GROW_UNLOGGED 56   /* chunk_count is raised without a record */

@@ -23,6 +23,7 @@
 #include "ephemeral.h"
 #include "error.h"
 #include "hold.h"
+#include "keeper.h"
 #include "mutant.h"
 #include "options.h"
 #include "os.h"
@@ -319,6 +320,14 @@ static bool tries_left(const struct opening *o, uint32_t i)
 	return i < TRIES || ph_os->clock_ns() - o->start_ns < timeout_ns(o);
 }
 
+/* What a new heap gets. One that goes with its users has no use for more than they can have of it. */
+static uint32_t durability_of(const struct opening *o)
+{
+	if (o->durability)
+		return o->durability;
+	return o->flags & PHEAP_EPHEMERAL ? PHEAP_PROCESS : PHEAP_SYNC;
+}
+
 /* Opens the file, making it first if that is asked for. What stands under the name is a whole heap:
  * ORDER(create-publish). */
 static int file_get(struct opening *o)
@@ -336,7 +345,7 @@ static int file_get(struct opening *o)
 		}
 		if (rc != -ENOENT || !(o->flags & PHEAP_CREATE))
 			return open_error(o, rc);
-		rc = ph_create(o->path, o->flags, o->durability ? o->durability : PHEAP_SYNC, &o->opt, &o->made);
+		rc = ph_create(o->path, o->flags, durability_of(o), &o->opt, &o->made);
 		if (rc && (rc != -EEXIST || o->flags & PHEAP_EXCL))
 			return rc;
 		ghosts = rc && is_link(o->path) ? ghosts + 1 : 0;
@@ -515,6 +524,7 @@ static int heap_stop(pheap *h)
 	/* What this process holds goes with it. If that fails, the next one does it. */
 	if (flags && *flags & PHD_MEMBER_HOLDS && ph_hold_reap(h, h->member_id) == 0)
 		__atomic_fetch_and(flags, ~PHD_MEMBER_HOLDS, __ATOMIC_ACQ_REL);
+	ph_keeper_stop(h);
 	ph_thread_heap_close(h);
 	ph_reserve_close(h);
 	ph_alloc_close(h);
@@ -530,6 +540,11 @@ static int heap_start(pheap *h, struct opening *o)
 	if (rc)
 		return rc;
 	rc = ph_alloc_open(h);
+	if (!rc && !h->passive) {
+		rc = ph_keeper_start(h);
+		if (rc)
+			ph_alloc_close(h);
+	}
 	if (rc && !h->passive)
 		(void)ph_detach(h);
 	return rc;
@@ -660,6 +675,7 @@ static int close_forked(pheap *h)
 	if (--h->ref_count == 0) {
 		/* This thread's transaction object names a lane of the parent's; another heap may get this handle. */
 		ph_thread_heap_close(h);
+		free(h->keeper); /* its thread is the parent's */
 		handle_put(h);
 	}
 	pthread_mutex_unlock(&open_lock);

@@ -94,7 +94,7 @@ static int record_read(const struct pheap *h, struct found *f, uint64_t at, uint
 	if (rc)
 		return rc;
 	memcpy(&w, f->bytes + at, sizeof(w));
-	if (w.lsn != f->sector.replay_lsn + at || (w.log_gen != f->sector.log_gen && !PH_MUTANT(PH_MUTANT_GEN_ANY)) ||
+	if (w.lsn != f->sector.replay_lsn + at || w.log_gen != f->sector.log_gen ||
 	    w.kind < PHD_WAL_PAD || w.kind > PHD_WAL_SWITCH || w.size < sizeof(w) || w.size % 8 ||
 	    w.size > h->super.wal_size / 4)
 		return 1;
@@ -377,7 +377,7 @@ static int recover(struct pheap *h, struct found *f)
 	end = sector->replay_lsn + f->size + (PH_MUTANT(PH_MUTANT_LSN_KEPT) ? 0 : h->super.wal_size);
 	end = (end + PHD_BLOCK_SIZE - 1) / PHD_BLOCK_SIZE * PHD_BLOCK_SIZE;
 	sector->replay_lsn = sector->epoch_lsn = end;
-	sector->log_gen += !PH_MUTANT(PH_MUTANT_GEN_KEPT);
+	sector->log_gen++;
 	sector->lane_gen_limit += PHD_LANE_GEN_STEP;
 	return ph_checkpoint_write(h->fd, sector, &f->copy);
 }

@@ -42,7 +42,7 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 	if (rc)
 		return rc;
 	if (PHD_STATE_STEP(state) == PHD_STEP_COMMITTED || appended(h, lane, state)) {
-		ph_log_apply(h, &log, h->leased ? __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE) : 0);
+		ph_log_apply(h, &log);
 		h->recovered_forward++;
 	} else if (!PH_MUTANT(PH_MUTANT_NO_UNDO)) {
 		if (PH_MUTANT(PH_MUTANT_RECOVER_IDLE))

@@ -14,16 +14,21 @@
 #include "wal.h"
 
 #define LEASE_TRIES 3
+#define LEASE_TRIES_EPOCH 100 /* there is no other way */
 #define EXTENT_FLUSH_MIN (64u << 10) /* bytes: from here on a second flush is cheaper than writing it twice */
 
 /* ---- space ---- */
 
 int ph_redo_fresh(struct pheap *h, uint64_t word, uint64_t off, uint64_t n)
 {
-	uint64_t epoch;
+	uint64_t epoch, step = ph_wal_record_max(h) / 2;
+	int rc = 0;
 
-	/* The epoch in which the block was chosen, or a later one: FORMAT.md, section 8. */
-	return h->leased ? ph_lease_range(h, word, off, n, &epoch) : 0;
+	/* Each page in the epoch in which the block was chosen, or a later one: not all in the same, or a large block might
+	 * never get them. FORMAT.md, section 8. */
+	for (uint64_t end = off + n; h->leased && off < end && rc == 0; off += step)
+		rc = ph_lease_range(h, word, off, end - off < step ? end - off : step, &epoch);
+	return rc;
 }
 
 int ph_redo_fresh_extent(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count, bool *ret_flushed)
@@ -64,6 +69,14 @@ static int too_big(const pheap_tx *tx)
 			"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); split it, or "
 			"create the heap with a larger journal_size",
 			ph_wal_record_max(tx->h));
+}
+
+int ph_redo_count(pheap_tx *tx, uint64_t n)
+{
+	if (tx->h->super.durability != PHEAP_SYNC >> 24)
+		return 0;
+	tx->fresh += n + sizeof(struct phd_record);
+	return tx->fresh + tx->log.end * 8 > ph_wal_record_max(tx->h) ? too_big(tx) : 0;
 }
 
 static int bytes_add(pheap_tx *tx, uint64_t off, uint64_t n)
@@ -196,7 +209,7 @@ static int record_lease(pheap_tx *tx, struct ph_lease_set *s, const struct phd_r
 
 /* All that will be stored behind the commit point, with one flush. *epoch: in which. 1: more than fits into the log at once,
  * or others are always quicker. */
-static int later_lease(pheap_tx *tx, uint64_t *ret_epoch)
+static int later_lease(pheap_tx *tx, int tries_max, uint64_t *ret_epoch)
 {
 	const struct phd_record *r;
 	struct ph_lease_set s;
@@ -213,7 +226,7 @@ static int later_lease(pheap_tx *tx, uint64_t *ret_epoch)
 		}
 		if (rc == 0)
 			rc = ph_lease_finish(tx->h, tx->word, &s);
-	} while (rc == 1 && ++tries < LEASE_TRIES);
+	} while (rc == 1 && ++tries < tries_max);
 	return rc;
 }
 
@@ -267,8 +280,8 @@ static int record_append(pheap_tx *tx, uint64_t epoch)
 int ph_redo_append(pheap_tx *tx)
 {
 	struct pheap *h = tx->h;
-	uint64_t epoch;
-	int rc;
+	uint64_t epoch = 0;
+	int rc, tries = 0;
 
 	if (tx->log.end == 0) {
 		tx->lsn = ph_wal_tail(h);
@@ -281,9 +294,12 @@ int ph_redo_append(pheap_tx *tx)
 		return ph_error(h, rc, "this process has no memory for the record of the transaction");
 	tx->applies_durable = false;
 	while (rc == 0) {
-		rc = later_lease(tx, &epoch);
-		/* What is stored when the record is durable needs no lease: it is replayed in any case. */
-		tx->applies_durable |= rc == 1;
+		/* The images, or they and the record, may be more than the ring has room for. What is stored when the record is
+		 * durable needs no lease: it is replayed in any case. */
+		if (tries < LEASE_TRIES)
+			rc = later_lease(tx, LEASE_TRIES, &epoch);
+		tx->applies_durable = rc == 1 || tries >= LEASE_TRIES;
+		tries = rc == 1 ? LEASE_TRIES : tries + 1;
 		rc = rc == 1 ? 0 : rc;
 		if (rc == 0 && tx->applies)
 			rc = ph_ops_prepare(tx);
@@ -303,31 +319,16 @@ int ph_redo_append(pheap_tx *tx)
 /* 0: through the commit point, in the epoch; 1: it is another one, or is being switched. */
 static int state_commit(pheap_tx *tx, uint64_t epoch)
 {
-	struct pheap *h = tx->h;
-	struct phd_lane *lane = tx->lane;
-	uint64_t now;
-
-	/* It says that it looks, then looks at the epoch: who switches sets its bit, has all members fence, and looks at the
-	 * lanes. So either the bit is seen here, and nothing is done before the switch is over; or the lane is seen looking,
-	 * and who switches waits until it is active, committed or idle. Killed while it looks: undone. Pairs with
-	 * checkpoint.c:switch_locked. */
-	__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_LOOKING), __ATOMIC_RELEASE);
-	if (h->fenced)
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	else
-		ph_order();
-	now = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
-	if (!(now & 1) && (now == epoch || !tx->applies || PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))) {
-		tx->lsn = now + 8; /* above this epoch, not above the next */
-		if (__atomic_load_n(&h->coord->changed, __ATOMIC_RELAXED) != now)
-			__atomic_store_n(&h->coord->changed, now, __ATOMIC_RELEASE);
+	if (!ph_redo_look(tx))
+		return 1;
+	if (!tx->applies)
+		return 0;
+	if (tx->lsn == epoch + 8 || PH_MUTANT(PH_MUTANT_EPOCH_LOOSE)) {
 		/* ORDER(commit-point), as without a WAL; where nothing is applied it is idle. */
-		if (tx->applies)
-			__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
-					 __ATOMIC_RELEASE);
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
 		return 0;
 	}
-	__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
 	return 1;
 }
 
@@ -342,7 +343,7 @@ int ph_redo_commit_epoch(pheap_tx *tx)
 		return 0;
 	}
 	while (rc == 0) {
-		rc = later_lease(tx, &epoch);
+		rc = later_lease(tx, LEASE_TRIES_EPOCH, &epoch);
 		if (rc == 1)
 			return too_big(tx);
 		if (rc == 0)

@@ -234,6 +234,8 @@ int pheap_publish(pheap_tx *tx, void *p)
 	else if (!ph_room(&tx->published, &tx->published_room, tx->published_count + 1,
 			  sizeof(*tx->published)))
 		rc = -ENOMEM;
+	if (rc == 0 && !item->flushed)
+		rc = ph_redo_count(tx, item->block.size);
 	if (rc == 0) {
 		b = item->block;
 		rc = b.run ? ph_ops_set(tx, b.head, b.word_idx, b.mask)

@@ -21,6 +21,7 @@ int ph_savepoint_push(pheap_tx *tx, uint32_t nest)
 		.id = ++tx->savepoint_serial,
 		.end = tx->log.end,
 		.last = tx->log.last,
+		.fresh = tx->fresh,
 		.nest = nest,
 	};
 	ph_cover_clear(&tx->cover);
@@ -53,6 +54,7 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 		if (tx->callbacks[i].position >= sp.id)
 			tx->callbacks[i].rolled_back = true;
 	tx->savepoint_count = idx + 1;
+	tx->fresh = sp.fresh;
 	ph_cover_clear(&tx->cover);
 	if (tx->doom && tx->doom_position >= sp.id) {
 		tx->doom = 0;

@@ -88,17 +88,18 @@ static int plan_sizes(const struct pheap_options *opt, uint64_t *ret_initial, ui
 	return 0;
 }
 
-/* A quarter of it is the largest transaction; all of it, pages that change between two checkpoints. */
-static uint64_t wal_size_default(uint64_t initial, uint64_t max)
+/* A quarter of it is the largest transaction; all of it, pages that change between two checkpoints. Who asks for a small file
+ * gets a small journal. asked: initial_size, as it was given. */
+static uint64_t wal_size_default(uint64_t asked, uint64_t max)
 {
-	uint64_t size = initial > WAL_SIZE_COMMON ? initial : WAL_SIZE_COMMON;
+	uint64_t size = asked ? asked / 4 : WAL_SIZE_COMMON;
 
 	if (size > max / 16)
 		size = max / 16;
 	return size < WAL_SIZE_DEFAULT_MAX ? size : WAL_SIZE_DEFAULT_MAX;
 }
 
-static int plan_wal(const struct pheap_options *opt, uint64_t initial, struct phd_super *super)
+static int plan_wal(const struct pheap_options *opt, struct phd_super *super)
 {
 	uint64_t size = opt->journal_size;
 
@@ -109,7 +110,7 @@ static int plan_wal(const struct pheap_options *opt, uint64_t initial, struct ph
 				"journal_size is %llu; with PHEAP_SYNC or PHEAP_EPOCH it is %u to 2^40 bytes",
 				(unsigned long long)size, WAL_SIZE_MIN);
 	if (!size)
-		size = wal_size_default(initial, super->size_max);
+		size = wal_size_default(opt->initial_size, super->size_max);
 	if (size < WAL_SIZE_MIN)
 		size = WAL_SIZE_MIN;
 	super->wal_size = round_up(size, PHD_BLOCK_SIZE);
@@ -246,7 +247,7 @@ int ph_super_plan(const struct pheap_options *opt, uint32_t durability, struct p
 	memcpy(super.layout, layout, strlen(layout));
 	rc = plan_sizes(opt, &initial, &super.size_max);
 	if (!rc)
-		rc = plan_wal(opt, initial, &super);
+		rc = plan_wal(opt, &super);
 	if (!rc)
 		rc = plan_counts(opt, initial, super.size_max, &super);
 	if (rc)

@@ -256,6 +256,7 @@ static pheap_tx *tx_make(pheap *h, int *ret_rc)
 	tx->h = h;
 	tx->base = h->base;
 	tx->thread = &ph_thread;
+	tx->extras = tx->modify_long = h->leased ? PH_LONG_LEASED : 0;
 	if (!ph_room(&tx->log.segments, &tx->log.room, 2, sizeof(*tx->log.segments)) ||
 	    !ph_room(&tx->stripes, &tx->stripe_room, STRIPES_KEPT, sizeof(*tx->stripes)))
 		goto fail;

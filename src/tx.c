@@ -104,7 +104,9 @@ static void tables_clear(pheap_tx *tx)
 	tx->cover.range_count = 0;
 	if (tx->has_defers)
 		ph_defer_clear(tx);
-	tx->extras = tx->applies = tx->has_frees = tx->modify_long = false;
+	tx->applies = tx->has_frees = false;
+	tx->fresh = 0;
+	tx->extras = tx->modify_long = tx->h->leased ? PH_LONG_LEASED : 0;
 }
 
 /* The lane becomes idle, which frees all words of the transaction at once. */
@@ -162,7 +164,7 @@ static int commit_logged(pheap_tx *tx)
 		(void)ph_wal_wait(tx->h, tx->lsn, UINT64_MAX);
 	ph_order();
 	if (tx->applies)
-		ph_log_apply(tx->h, &tx->log, tx->lsn);
+		ph_log_apply(tx->h, &tx->log);
 	ph_order();
 	lane_end(tx);
 	return 0;
@@ -192,7 +194,7 @@ int ph_tx_commit_step(pheap_tx *tx)
 					 PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
 					 __ATOMIC_RELEASE);
 		ph_order();
-		ph_log_apply(tx->h, &tx->log, 0);
+		ph_log_apply(tx->h, &tx->log);
 		ph_order();
 	}
 	lane_end(tx);
@@ -296,6 +298,13 @@ static void signals_leave(pheap_tx *tx)
 		ph_signals_leave();
 }
 
+/* A generation that no power cut could tell from an older one is at hand only below the limit. */
+static inline bool gens_used_up(const pheap *h, const pheap_tx *tx)
+{
+	return h->leased &&
+	       __atomic_load_n(&h->coord->lane_gen_limit, __ATOMIC_RELAXED) - tx->gen < LANE_GENS_LEFT;
+}
+
 static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_tx **ret)
 {
 	pheap_tx *tx;
@@ -324,7 +333,7 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 		ph_signals_leave();
 		return begin_nested(tx, flags, ret);
 	}
-	if (h->leased && tx->lane && h->coord->lane_gen_limit - tx->gen < LANE_GENS_LEFT) {
+	if (tx->lane && gens_used_up(h, tx)) {
 		rc = ph_checkpoint(h);
 		if (rc) {
 			if (defers)
@@ -334,7 +343,7 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	}
 	tx->mode = mode_of(flags);
 	tx->read_only = (flags & PHEAP_READ) != 0;
-	tx->extras = tx->lane == NULL;
+	tx->extras = tx->lane == NULL ? 1 : h->leased ? PH_LONG_LEASED : 0;
 	tx->defers_signals = defers;
 	if (tx->lane) {
 		lane_begin(tx);
@@ -344,8 +353,8 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 			return rc;
 		}
 	}
-	tx->extras |= tx->defers_signals | h->leased;
-	tx->modify_long = h->leased;
+	tx->extras |= tx->defers_signals;
+	tx->modify_long = h->leased ? PH_LONG_LEASED : 0;
 	tx->open = true;
 	tx->writable_by = tx->read_only ? NULL : &ph_thread;
 	ph_cover_clear(&tx->cover);
@@ -353,11 +362,11 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	return 0;
 }
 
-static_assert(offsetof(struct pheap, plain_pad) == offsetof(struct pheap, read_only) + 6 &&
+static_assert(offsetof(struct pheap, plain_pad) == offsetof(struct pheap, read_only) + 5 &&
 		      offsetof(struct pheap, read_only) % 8 == 0,
 	      "flags in one word");
 
-/* Neither read-only, passive, fenced, forked, deferring nor with a WAL. */
+/* Neither read-only, passive, fenced, forked nor deferring. */
 static inline bool heap_plain(const pheap *h)
 {
 	uint64_t flags;
@@ -392,7 +401,7 @@ int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
 	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || !ret || h->id != ph_thread.heap_id ||
 				     !heap_plain(h),
 			     0) ||
-	    __builtin_expect(ph_thread.tx->open || h->coord->poison, 0))
+	    __builtin_expect(ph_thread.tx->open || h->coord->poison || gens_used_up(h, ph_thread.tx), 0))
 		return begin_long(h, flags, ret);
 	if (__builtin_expect(flags == 0, 1))
 		return begin_short(h, PHD_MODE_EXCLUSIVE, ret);
@@ -506,7 +515,7 @@ static int commit_wait(pheap_tx *tx)
 	return rc;
 }
 
-static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
+static __attribute__((noinline)) int commit_any(pheap_tx *tx, bool waits)
 {
 	int rc = end_refuse(tx, "pheap_commit");
 	struct pheap *h;
@@ -529,6 +538,29 @@ static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
 	if (rc == 0)
 		ph_hold_reap_due(h);
 	return rc;
+}
+
+/* EPOCH, and nothing but undo: idle is the commit point, after a look at the epoch. False: it is being switched. */
+static inline bool commit_short_epoch(pheap_tx *tx)
+{
+	if (!ph_redo_look(tx))
+		return false;
+	lane_idle(tx);
+	if (tx->stripe_count | tx->shared_count)
+		ph_lock_release_all(tx);
+	ph_gate_leave(tx);
+	lane_next(tx);
+	tx->writable_by = NULL;
+	tx->open = false;
+	return true;
+}
+
+static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
+{
+	if (tx && tx->writable_by == &ph_thread && tx->extras == PH_LONG_LEASED && tx->log.end != 0 &&
+	    tx->h->super.durability == PHEAP_EPOCH >> 24 && commit_short_epoch(tx))
+		return 0;
+	return commit_any(tx, waits);
 }
 
 int pheap_commit(pheap_tx *tx)

@@ -32,11 +32,15 @@
 #include "log.h"
 #include "wal.h"
 
+/* Of extras and modify_long, which are true with any other value: the heap has a WAL, and there is no other reason. */
+#define PH_LONG_LEASED 2u
+
 #define PH_TX_MAGIC 0x7870616568705854ull
 
 struct ph_savepoint {
 	uint64_t id;
 	uint64_t end, last; /* log position to return to */
+	uint64_t fresh;	    /* as in the transaction */
 	uint32_t nest;	    /* 1: opened by a nested begin */
 };
 
@@ -65,13 +69,13 @@ struct pheap_tx {
 	struct phd_lane *lane; /* NULL in a passive heap */
 	struct ph_log log;
 	bool open, read_only, internal;
-	bool extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
+	uint8_t extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
 	bool defers_signals;
 	bool applies; /* the log has records to apply */
 	bool applies_durable; /* and they are applied when the record is durable */
 	bool has_frees, has_defers, has_publishes;
 	bool defers_everywhere; /* defer_lines is not complete */
-	bool modify_long; /* coverage is more than lines, or deferred stores wait: modify by the long way */
+	uint8_t modify_long; /* coverage is more than lines, or deferred stores wait: modify by the long way */
 	uint32_t lane_idx;
 	uint32_t mode;
 	uint64_t gen;
@@ -81,6 +85,7 @@ struct pheap_tx {
 	uint64_t magic;
 	uint64_t lsn; /* of a heap with a WAL: the end of its record */
 	struct ph_wal_buf record;
+	uint64_t fresh; /* bytes of new blocks that go into the record */
 	struct ph_cover cover;
 	struct ph_ops ops;
 	struct ph_run_cache cache;

@@ -41,13 +41,18 @@ Test(alloc, natural_alignment_of_common_sizes)
 	pheap *h = heap_make();
 	pheap_tx *tx = begin(h, 0);
 
-	for (size_t n = 8; n <= 4096; n += 8)
+	for (size_t n = 8; n <= 4096; n += 8) {
 		for (int i = 0; i < 3; i++) {
 			unsigned char *p = pheap_alloc(tx, n, 1);
 			size_t align = n % 16 ? 8 : natural_alignment(n);
 			cr_assert(p);
 			cr_assert_eq((uintptr_t)p % align, 0, "size %zu at %p", n, (void *)p);
 		}
+		if (n % 256 == 0) {
+			commit(tx);
+			tx = begin(h, 0);
+		}
+	}
 	commit(tx);
 	heap_drop(h);
 }

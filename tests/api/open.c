@@ -21,7 +21,7 @@ Test(open, creates_and_opens_again)
 	cr_assert_eq(info.recovered_back, 0);
 	cr_assert_eq(info.recovered_forward, 0);
 	cr_assert_eq(info.max_size, 64 * MIB);
-	cr_assert_eq(info.durability, PHEAP_PROCESS);
+	cr_assert_eq(info.durability, test_durability());
 	cr_assert_eq(info.chunk_size, PHD_CHUNK_SIZE);
 	cr_assert_eq(info.read_only, 0);
 	cr_assert_eq(info.format_version, PHD_VERSION);
@@ -35,7 +35,7 @@ Test(open, creates_and_opens_again)
 	info = info_of(h);
 	cr_assert_arr_eq(uuid, info.uuid, 16);
 	cr_assert_eq(info.was_clean, 1);
-	cr_assert_eq(info.durability, PHEAP_PROCESS);
+	cr_assert_eq(info.durability, test_durability());
 	heap_drop(h);
 }
 
@@ -55,7 +55,7 @@ Test(open, create_without_options)
 	pheap *h;
 
 	OK(pheap_open(scratch("heap"), PHEAP_CREATE, NULL, &h));
-	cr_assert_eq(info_of(h).durability, PHEAP_PROCESS);
+	cr_assert_eq(info_of(h).durability, PHEAP_SYNC);
 	cr_assert_geq(info_of(h).max_size, 1 * MIB);
 	heap_drop(h);
 }
@@ -189,20 +189,27 @@ Test(open, durability)
 	struct pheap_options opt = test_options();
 	pheap *h;
 
-	opt.durability = PHEAP_EPOCH;
-	GIVES(-EOPNOTSUPP, pheap_open(scratch("heap"), PHEAP_CREATE, &opt, &h));
-	opt.durability = PHEAP_SYNC;
-	GIVES(-EOPNOTSUPP, pheap_open(scratch("heap"), PHEAP_CREATE, &opt, &h));
+	static const uint32_t levels[] = {PHEAP_PROCESS, PHEAP_EPOCH, PHEAP_SYNC};
+
 	opt.durability = 7;
 	GIVES(-EINVAL, pheap_open(scratch("heap"), PHEAP_CREATE, &opt, &h));
 	cr_assert(access(scratch("heap"), F_OK) != 0);
-	opt.durability = 0;
-	OK(pheap_open(scratch("heap"), PHEAP_CREATE, &opt, &h));
-	cr_assert_eq(info_of(h).durability, PHEAP_PROCESS);
-	heap_drop(h);
-	opt.durability = PHEAP_PROCESS;
-	OK(pheap_open(scratch("heap"), 0, &opt, &h));
-	heap_drop(h);
+	opt.durability = PHEAP_SYNC;
+	GIVES(-EINVAL, pheap_open(scratch("heap"), PHEAP_CREATE | PHEAP_EPOCH, &opt, &h));
+	for (size_t i = 0; i < 3; i++) {
+		opt.durability = levels[i];
+		OK(pheap_open(scratch("heap"), PHEAP_CREATE, &opt, &h));
+		cr_assert_eq(info_of(h).durability, levels[i]);
+		heap_drop(h);
+		/* none is the heap's, another one is refused */
+		OK(pheap_open(scratch("heap"), 0, NULL, &h));
+		heap_drop(h);
+		OK(pheap_open(scratch("heap"), levels[i], NULL, &h));
+		heap_drop(h);
+		GIVES(-EINVAL, pheap_open(scratch("heap"), levels[(i + 1) % 3], NULL, &h));
+		cr_assert(strstr(pheap_error_detail(NULL), "created with"));
+		unlink(scratch("heap"));
+	}
 }
 
 Test(open, size_below_the_minimum)
@@ -229,6 +236,7 @@ Test(open, smallest_heap_works)
 {
 	struct pheap_options opt = test_options();
 
+	opt.durability = PHEAP_PROCESS; /* a journal needs more */
 	opt.max_size = PHD_SIZE_MIN;
 	pheap *h = heap_make_with(&opt);
 	unsigned char *p = block_make(h, 64, 1);

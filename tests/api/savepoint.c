@@ -118,6 +118,7 @@ Test(savepoint, after_enospc)
 {
 	struct pheap_options opt = test_options();
 
+	opt.durability = PHEAP_PROCESS; /* with a journal the transaction would be too long first */
 	opt.max_size = MIB;
 	pheap *h = heap_make_with(&opt);
 	unsigned char *p = block_make(h, 64, 1);
@@ -204,7 +205,11 @@ Test(savepoint, deferred)
 
 Test(savepoint, allocations)
 {
-	pheap *h = heap_make();
+	struct pheap_options opt = test_options();
+
+	if (opt.durability != PHEAP_PROCESS)
+		opt.journal_size = 16 * MIB; /* as much as is allocated here */
+	pheap *h = heap_make_with(&opt);
 	unsigned char *keep = block_make(h, 100, 9);
 	uint64_t blocks = stats_of(h).block_count;
 	pheap_savepoint_id sp;

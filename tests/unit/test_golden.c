@@ -29,6 +29,7 @@ static int fake_info(int fd, struct ph_file_info *ret)
 {
 	int rc = ph_os_linux.file_info(fd, ret);
 
+	ret->dev = 2049;
 	ret->inode = 4711;
 	ret->birth_ns = 1234567890;
 	return rc;
