@@ -71,6 +71,9 @@ def judge(want, output):
 def search(model, kind, want, defines, compiler, folder, verbose):
     """(why it failed or None, what it cost)"""
     shutil.copy(model, os.path.join(folder, "model.pml"))
+    with open(model, encoding="utf-8") as file:
+        for name in re.findall(r'^#include "(.+)"$', file.read(), re.M):
+            shutil.copy(os.path.join(os.path.dirname(model), name), folder)
     code, output = run(["spin", *defines, "-a", "model.pml"], folder)
     if code or re.search(r"\berror\b", output, re.I):
         return "spin does not take the model:\n" + output, ""
