@@ -57,7 +57,7 @@ static void version_test(void)
 	struct image im;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, false);
 	im.super->version = 2u << 16;
 	image_seal(&im);
 	scratch_write(&s, im.bytes, im.size);
@@ -87,7 +87,7 @@ static void attached_test(void)
 	int rc;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, false);
 	m = image_at(&im, im.super->member_off + sizeof *m);
 	m->attachment = 40;
 	m->pid = 4242;
@@ -136,7 +136,7 @@ static void attached_holds_test(void)
 		struct phd_member *m;
 		int rc;
 
-		image_make(&im, &s.id);
+		image_make(&im, &s.id, false);
 		m = image_at(&im, im.super->member_off);
 		m[0].attachment = rows[i].first;
 		m[1].attachment = rows[i].second;
@@ -157,7 +157,7 @@ static void ephemeral_case(struct scratch *s, uint64_t open_gen, const char *opt
 	struct image im;
 	int rc;
 
-	image_make(&im, &s->id);
+	image_make(&im, &s->id, false);
 	im.super->compat = PHD_COMPAT_EPHEMERAL;
 	image_state(&im, 0)->open_gen = open_gen;
 	image_seal(&im);
@@ -196,7 +196,7 @@ static void copy_option_test(void)
 	int rc;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, false);
 	im.bytes[0x60] ^= 1;
 	scratch_write(&s, im.bytes, im.size);
 	rc = run(fsck_program, "-n -b 0", s.path);
@@ -217,7 +217,7 @@ static void clean_test(void)
 	int rc;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, false);
 	scratch_write(&s, im.bytes, im.size);
 	for (unsigned i = 0; i < 3; i++) {
 		static const char *const options[] = {"-n", "-p", "-y"};
@@ -240,7 +240,7 @@ static void lost_case(const struct fsck_case *c, bool lost)
 	struct image im;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, false);
 	c->damage(&im);
 	scratch_write(&s, im.bytes, im.size);
 	run(fsck_program, "-n -f", s.path);
@@ -281,7 +281,7 @@ static void pointer_test(void)
 
 	scratch_open(&s);
 	for (int damaged = 0; damaged < 2; damaged++) {
-		image_make(&im, &s.id);
+		image_make(&im, &s.id, false);
 		fsck_case_named("pointer")->damage(&im);
 		if (damaged)
 			im.head->magic = 0;
@@ -318,7 +318,7 @@ static void json_test(void)
 	int rc;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, false);
 	im.head->magic = 0;
 	scratch_write(&s, im.bytes, im.size);
 	rc = run(fsck_program, "-n -f --json", s.path);

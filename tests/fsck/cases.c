@@ -540,7 +540,18 @@ const struct fsck_case *fsck_case(unsigned i)
 	if (i < fsck_case_count)
 		return &fsck_cases[i];
 	i -= fsck_case_count;
-	return i < resource_case_count ? &resource_cases[i] : NULL;
+	if (i < resource_case_count)
+		return &resource_cases[i];
+	i -= resource_case_count;
+	return i < wal_case_count ? &wal_cases[i] : NULL;
+}
+
+bool fsck_case_wal(const struct fsck_case *c)
+{
+	for (unsigned i = 0; i < wal_case_count; i++)
+		if (c == &wal_cases[i])
+			return true;
+	return false;
 }
 
 const struct fsck_case *fsck_case_named(const char *name)

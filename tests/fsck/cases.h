@@ -22,11 +22,14 @@ struct fsck_case {
 	bool (*check)(const struct image *before, const struct image *after);
 };
 
-/* All of them: fsck_cases (cases.c), then resource_cases (resources.c). NULL: there are no more. */
+/* All of them: fsck_cases (cases.c), then resource_cases (resources.c), then wal_cases (wal.c). NULL:
+ * there are no more. */
 const struct fsck_case *fsck_case(unsigned i);
+/* Is its base image one with a WAL? */
+bool fsck_case_wal(const struct fsck_case *c);
 const struct fsck_case *fsck_case_named(const char *name);
 
-extern const struct fsck_case fsck_cases[], resource_cases[];
-extern const unsigned fsck_case_count, resource_case_count;
+extern const struct fsck_case fsck_cases[], resource_cases[], wal_cases[];
+extern const unsigned fsck_case_count, resource_case_count, wal_case_count;
 
 #endif

@@ -60,10 +60,22 @@ struct phd_state *image_state(const struct image *im, int copy)
 	return image_at(im, PHD_STATE_OFF(copy));
 }
 
+struct phd_checkpoint *image_checkpoint(const struct image *im, int copy)
+{
+	return image_at(im, PHD_CHECKPOINT_OFF(copy));
+}
+
+static void checkpoint_seal(struct phd_checkpoint *c)
+{
+	c->crc = format_crc32c(c, offsetof(struct phd_checkpoint, crc));
+}
+
 void image_seal(struct image *im)
 {
 	struct phd_super *other = image_at(im, PHD_SUPER_OFF(1));
 
+	for (int i = 0; i < 2 && im->super->durability > 1; i++)
+		checkpoint_seal(image_checkpoint(im, i));
 	im->super->crc = format_crc32c(im->super, offsetof(struct phd_super, crc));
 	*other = *im->super;
 	other->copy = 1;
@@ -72,7 +84,24 @@ void image_seal(struct image *im)
 		image_state(im, i)->crc = format_crc32c(image_state(im, i), offsetof(struct phd_state, crc));
 }
 
-static void super_make(struct image *im)
+/* Ring and WAL between the others. */
+static void super_make_wal(struct phd_super *s)
+{
+	s->durability = 3;
+	s->wal_size = IMAGE_WAL;
+	s->ring_off = 0x3000;
+	s->head_off = 0xb000;
+	s->lane_log_off = 0xc000;
+	s->wal_off = 0xd000;
+	s->desc_off = 0x15000;
+	s->bits_off = 0x16000;
+	s->words_off = 0x17000;
+	s->lease_off = 0x18000;
+	s->table_lease_off = 0x19000;
+	s->data_off = 0x1a000;
+}
+
+static void super_make(struct image *im, bool wal)
 {
 	struct phd_super *s = im->super;
 
@@ -100,6 +129,8 @@ static void super_make(struct image *im)
 		.chunk_max = 64,
 		.journal_count = IMAGE_JOURNAL,
 	};
+	if (wal)
+		super_make_wal(s);
 	strcpy(s->layout, "fixture");
 	memset(s->uuid, 0x5a, sizeof s->uuid);
 }
@@ -221,7 +252,7 @@ static void states_make(struct image *im, const struct identity *id)
 		s->magic = PHD_STATE_MAGIC;
 		s->seq = i ? 5 : 6;
 		s->clean = 1;
-		s->durability = 1;
+		s->durability = im->super->durability;
 		s->attachment_limit = 64;
 		s->inode = id->inode;
 		s->birth_ns = id->birth_ns;
@@ -229,13 +260,24 @@ static void states_make(struct image *im, const struct identity *id)
 	}
 }
 
-void image_make(struct image *im, const struct identity *id)
+static void checkpoints_make(struct image *im)
+{
+	for (int i = 0; i < 2; i++)
+		*image_checkpoint(im, i) = (struct phd_checkpoint){.magic = PHD_CHECKPOINT_MAGIC,
+								   .seq = i ? 9 : 8,
+								   .log_gen = 3,
+								   .replay_lsn = IMAGE_LSN,
+								   .epoch_lsn = IMAGE_LSN,
+								   .lane_gen_limit = 1ull << 33};
+}
+
+void image_make(struct image *im, const struct identity *id, bool wal)
 {
 	*im = (struct image){.size = IMAGE_SIZE, .bytes = calloc(1, IMAGE_SIZE)};
 	if (!im->bytes)
 		abort();
 	im->super = image_at(im, 0);
-	super_make(im);
+	super_make(im, wal);
 	im->head = image_at(im, im->super->head_off);
 	im->desc = image_at(im, im->super->desc_off);
 	im->bits = image_at(im, im->super->bits_off);
@@ -261,6 +303,8 @@ void image_make(struct image *im, const struct identity *id)
 	for (unsigned i = 0; i < IMAGE_LANES; i++)
 		image_lane(im, i)->state = PHD_STATE(10 + i, PHD_MODE_NONE, PHD_STEP_IDLE);
 	states_make(im, id);
+	if (wal)
+		checkpoints_make(im);
 	image_seal(im);
 }
 
@@ -273,6 +317,14 @@ void image_free(struct image *im)
 void image_dirty(struct image *im)
 {
 	image_state(im, 0)->clean = 0;
+	image_seal(im);
+}
+
+void image_cut(struct image *im)
+{
+	image_dirty(im);
+	for (int i = 0; i < 2; i++)
+		image_state(im, i)->boot_id[3] ^= 0x40;
 	image_seal(im);
 }
 

@@ -4,9 +4,10 @@
  *
  * Why not the library: fixtures must be able to hold states that no library would write, to the byte.
  *
- * The base image (256 KiB): chunks 0-1 journal; 2 a run of root entries; 3 a run of type rows; 4-5 a run of
- * `node` (type 7, 48 bytes, pointers at 0 and 40); 6-8 an extent, untyped; 10-12 an extent of type 9; 13 a
- * run of 320-byte blocks; 14 a run of held references; 15 a run of semaphores; the others free.
+ * The base image (192 KiB, with a WAL 264 KiB): chunks 0-1 journal; 2 a run of root entries; 3 a run of type
+ * rows; 4-5 a run of `node` (type 7, 48 bytes, pointers at 0 and 40); 6-8 an extent, untyped; 10-12 an extent
+ * of type 9; 13 a run of 320-byte blocks; 14 a run of held references; 15 a run of semaphores; the others
+ * free.
  *
  * Held references, all void: nodes A and B have one list: B by attachment 33 -> A by 34 -> A by 33 (blocks
  * 2, 1, 0 of chunk 14); block 3 is the extent at 6 by 33, in a list of its own.
@@ -20,7 +21,9 @@
 
 #include "layout.h"
 
-#define IMAGE_SIZE (256u << 10)
+#define IMAGE_SIZE (512u << 10)
+#define IMAGE_WAL (32u << 10)
+#define IMAGE_LSN (5ull * IMAGE_WAL - 4096) /* where the log begins: a page before the WAL ends */
 #define IMAGE_CHUNKS 40u
 #define IMAGE_JOURNAL 2u
 #define IMAGE_LANES 4u
@@ -43,7 +46,8 @@ struct identity {
 	uint64_t inode, birth_ns;
 };
 
-void image_make(struct image *im, const struct identity *id);
+/* wal: of durability SYNC, with a WAL of IMAGE_WAL bytes; else PROCESS. */
+void image_make(struct image *im, const struct identity *id, bool wal);
 void image_free(struct image *im);
 void *image_at(const struct image *im, uint64_t off);
 uint64_t image_chunk(const struct image *im, uint64_t chunk);
@@ -56,7 +60,9 @@ struct phd_permits *image_semaphore(const struct image *im, unsigned i); /* bloc
 /* Writes the checksums of superblock and state anew. */
 void image_seal(struct image *im);
 struct phd_state *image_state(const struct image *im, int copy);
+struct phd_checkpoint *image_checkpoint(const struct image *im, int copy);
 void image_dirty(struct image *im); /* the state says: not clean */
+void image_cut(struct image *im);   /* and of another boot */
 void image_lane_state(struct image *im, unsigned lane, unsigned step);
 void image_record(struct image *im, unsigned lane, unsigned kind, uint64_t off, const void *payload,
 		  uint32_t size);

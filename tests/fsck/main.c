@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cases.h"
+#include "format.h"
 #include "run.h"
 
 static void first_runs(const struct fsck_case *c, struct scratch *s, const struct image *im)
@@ -51,7 +52,7 @@ static void case_test(const struct fsck_case *c)
 	int rc;
 
 	scratch_open(&s);
-	image_make(&im, &s.id);
+	image_make(&im, &s.id, fsck_case_wal(c));
 	c->damage(&im);
 	scratch_write(&s, im.bytes, im.size);
 	first_runs(c, &s, &im);
@@ -79,10 +80,13 @@ int main(int argc, char **argv)
 	}
 	fsck_program = argv[1];
 	fsck_program_mortal = argv[2];
+	/* the value that everybody gives for it */
+	expect(format_crc32c("123456789", 9) == 0xe3069283u, "CRC32C is wrong");
 	for (unsigned i = 0; fsck_case(i); i++)
 		case_test(fsck_case(i));
 	bad_input_test();
 	killed_test();
 	random_test(seed, count);
+	cut_test(seed, count);
 	return expect_summary();
 }

@@ -60,8 +60,14 @@ static void random_damage(struct image *im)
 		{image_chunk(im, 14), 32 * 4},
 		{image_chunk(im, 15), 96 * 2},
 		{image_chunk(im, 30), 128},
+		/* with a WAL only */
+		{0x400, 0x30},
+		{im->super->wal_off, 512},
+		{im->super->wal_off + IMAGE_WAL - 4096, 4096},
+		{im->super->lease_off, 16 * IMAGE_CHUNKS},
 	};
-	unsigned i = (unsigned)(random_next() % (sizeof places / sizeof places[0]));
+	size_t place_count = sizeof places / sizeof places[0] - (im->super->wal_off ? 0 : 4);
+	unsigned i = (unsigned)(random_next() % place_count);
 	unsigned char *at = image_at(im, places[i].off + random_next() % (places[i].size / 8) * 8);
 	uint64_t word = random_word(im);
 
@@ -76,18 +82,22 @@ static void super_damage(struct image *im)
 {
 	uint64_t word = random_word(im);
 
-	memcpy(im->bytes + 0x38 + random_next() % 18 * 8, &word, 8);
+	memcpy(im->bytes + 0x38 + random_next() % 24 * 8, &word, 8);
 	image_seal(im);
 }
 
 static void one(unsigned i, struct scratch *s)
 {
 	static const unsigned bases[] = {0, 1, 3, 4, 5, 8};
+	bool wal = random_next() % 2;
 	struct image im;
 	int rc;
 
-	image_make(&im, &s->id);
-	fsck_cases[bases[random_next() % 6]].damage(&im);
+	image_make(&im, &s->id, wal);
+	if (wal)
+		wal_cases[random_next() % wal_case_count].damage(&im);
+	else
+		fsck_cases[bases[random_next() % 6]].damage(&im);
 	for (uint64_t n = random_next() % 6 + 1; n; n--)
 		random_damage(&im);
 	if (random_next() % 2)

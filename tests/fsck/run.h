@@ -44,5 +44,6 @@ int expect_summary(void);
 void bad_input_test(void);
 void killed_test(void);
 void random_test(unsigned long seed, unsigned count);
+void cut_test(unsigned long seed, unsigned count);
 
 #endif

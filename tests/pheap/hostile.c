@@ -35,6 +35,7 @@
 #define MEMORY_MAX (512ull << 20)
 #define HANG_S 120u
 #define MUTATIONS_MAX 5u
+#define LEVEL_COUNT 125u /* images with a WAL, then as many without, and so on */
 
 typedef unsigned long long ull;
 
@@ -125,6 +126,7 @@ static void look(const char *what, ull number)
 		{"dump", "@", "head", NULL},
 		{"dump", "@", "root", NULL},
 		{"dump", "@", "chunk", "2", NULL},
+		{"dump", "@", "wal", NULL},
 		{"run", "--heap", "@", "--", "/bin/true", NULL},
 	};
 	const char *const *way = ways[number % (sizeof ways / sizeof ways[0])];
@@ -173,6 +175,12 @@ static void seal(unsigned char *bytes)
 
 		s->crc = format_crc32c(s, offsetof(struct phd_super, crc));
 		state->crc = format_crc32c(state, offsetof(struct phd_state, crc));
+		if (format_has_wal(super())) {
+			struct phd_checkpoint *c =
+				(struct phd_checkpoint *)(void *)(bytes + PHD_CHECKPOINT_OFF(copy));
+
+			c->crc = format_crc32c(c, offsetof(struct phd_checkpoint, crc));
+		}
 	}
 }
 
@@ -212,8 +220,12 @@ static uint64_t place_choose(void)
 		{s->desc_off, 64 * sizeof(uint64_t)},
 		{s->bits_off, 64 * sizeof(struct phd_bits)},
 		{s->data_off, 64 * PHD_CHUNK_SIZE},
+		/* with a WAL only */
+		{PHD_CHECKPOINT_OFF(0), PHD_SECTOR_SIZE},
+		{s->wal_off, s->wal_size},
 	};
-	unsigned i = (unsigned)random_below(sizeof places / sizeof places[0]);
+	size_t place_count = sizeof places / sizeof places[0] - (format_has_wal(s) ? 0 : 2);
+	unsigned i = (unsigned)random_below(place_count);
 	uint64_t off = places[i].off + 8 * random_below(places[i].size / 8);
 
 	return off + 8 <= test.size ? off : 0;
@@ -288,7 +300,7 @@ static void rings_make(void)
 	if (h->types_off)
 		memcpy(test.image + h->types_off, &h->types_off, 8);
 	image_write(test.size);
-	for (ull way = 0; way < 9; way++)
+	for (ull way = 0; way < 10; way++)
 		look("rings", way);
 }
 
@@ -370,7 +382,7 @@ static void member_leave(const char *const *words)
 	finish(pid);
 }
 
-static void base_make(void)
+static void base_make(const char *durability)
 {
 	static const char *const words[] = {"block", "hold",   "permits",    "slots", "8",     "permits",
 					    "gate",  "1",      "take",	     "slots", "3",     "lend",
@@ -386,18 +398,22 @@ static void base_make(void)
 				(char[]){"6"},
 				(char[]){"--lanes"},
 				(char[]){"12"},
+				(char[]){"--durability"},
+				(char *)(uintptr_t)durability,
 				test.heap,
 				NULL};
 	struct stat st;
 	int fd;
 
-	if (finish(start(create, -1, false)))
+	if ((unlink(test.heap) && errno != ENOENT) || finish(start(create, -1, false)))
 		broken("pheap create");
 	member_leave(words);
 	fd = open(test.heap, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st))
 		broken(test.heap);
 	test.size = (size_t)st.st_size;
+	free(test.base);
+	free(test.image);
 	test.base = malloc(test.size);
 	test.image = malloc(test.size);
 	if (!test.base || !test.image || pread(fd, test.base, test.size, 0) != (ssize_t)test.size)
@@ -424,14 +440,15 @@ int main(int argc, char **argv)
 	setenv("UBSAN_OPTIONS", "halt_on_error=1:exitcode=97", 1);
 	printf("seed %llu\n", (ull)test.seed);
 	folder_make();
-	base_make();
 	for (ull i = first; i < first + count; i++) {
+		if (i == first || i % LEVEL_COUNT == 0)
+			base_make(i / LEVEL_COUNT % 2 ? "process" : "sync");
 		test.random = test.seed + i * 0x632be59bd9b4e019ull;
 		image_mutate(i);
 	}
 	rings_make();
 	if (vast_make())
-		for (ull way = 0; way < 8; way++)
+		for (ull way = 0; way < 9; way++)
 			look("vast file", way);
 	else
 		printf("no vast files here\n");

@@ -231,6 +231,8 @@ int main(int argc, char **argv)
 	alarm(LIFE_S);
 	if (argc < 3)
 		failed("usage: member HEAP WORD...", -EINVAL);
+	/* a heap that is there has what its creator chose */
+	opt.durability = access(argv[1], F_OK) ? PHEAP_PROCESS : 0;
 	need("open", pheap_open(argv[1], flags, &opt, &self.h));
 	self.counters = pheap_find(self.h, "counters");
 	if (!self.counters) {

@@ -6,18 +6,56 @@
 
 #include <string.h>
 
-uint32_t format_crc32c(const void *data, size_t n)
-{
-	const unsigned char *p = data;
-	uint32_t crc = 0xffffffffu;
+#define STRIPE_COUNT_MAX (1u << 20)
+#define LANE_LOG_SIZE_MAX (1u << 30)
+#define DURABILITY_PROCESS 1u
+#define DURABILITY_SYNC 3u
+#define WAL_SIZE_MIN (32u << 10)
+#define WAL_SIZE_MAX (1ull << 40)
 
-	/* Bit by bit: a handful of sectors are summed in a run, and this cannot be wrong in a subtle way. */
-	while (n--) {
-		crc ^= *p++;
+/* Of the state after i zero bytes: eight tables of one byte each, so that a full log is summed in a
+ * second. Built from the definition, bit by bit, which cannot be wrong in a subtle way. */
+static uint32_t crc_tables[8][256];
+
+static void crc_prepare(void)
+{
+	for (uint32_t i = 0; i < 256; i++) {
+		uint32_t crc = i;
+
 		for (int bit = 0; bit < 8; bit++)
 			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+		crc_tables[0][i] = crc;
 	}
+	for (int k = 1; k < 8; k++)
+		for (uint32_t i = 0; i < 256; i++)
+			crc_tables[k][i] =
+				crc_tables[k - 1][i] >> 8 ^ crc_tables[0][crc_tables[k - 1][i] & 0xff];
+}
+
+uint32_t format_crc32c_more(uint32_t crc, const void *data, size_t n)
+{
+	const unsigned char *p = data;
+
+	if (!crc_tables[0][1])
+		crc_prepare();
+	crc = ~crc;
+	for (; n >= 8; n -= 8, p += 8) {
+		uint64_t word;
+
+		memcpy(&word, p, sizeof word);
+		word ^= crc;
+		crc = 0;
+		for (int k = 0; k < 8; k++)
+			crc ^= crc_tables[7 - k][word >> 8 * k & 0xff];
+	}
+	for (; n; n--)
+		crc = crc >> 8 ^ crc_tables[0][(crc ^ *p++) & 0xff];
 	return ~crc;
+}
+
+uint32_t format_crc32c(const void *data, size_t n)
+{
+	return format_crc32c_more(0, data, n);
 }
 
 const char *format_super_invalid(const struct phd_super *s, uint32_t copy)
@@ -29,6 +67,16 @@ const char *format_super_invalid(const struct phd_super *s, uint32_t copy)
 	if (s->copy != copy)
 		return "wrong copy number";
 	return NULL;
+}
+
+bool format_has_wal(const struct phd_super *s)
+{
+	return s->durability != DURABILITY_PROCESS;
+}
+
+uint64_t format_table_lease_count(uint64_t chunk_count)
+{
+	return (chunk_count + PHD_TABLE_LEASE_CHUNKS - 1) / PHD_TABLE_LEASE_CHUNKS;
 }
 
 /* [off, off + unit * count) starts at or after *end and is aligned; moves *end past it. No overflow: off is
@@ -44,7 +92,8 @@ static bool region_fits(uint64_t off, uint64_t unit, uint64_t count, uint64_t al
 
 static const char *regions_error(const struct phd_super *s)
 {
-	uint64_t end = PHD_STATE_OFF(1) + PHD_SECTOR_SIZE, max = s->size_max;
+	uint64_t end = PHD_CHECKPOINT_OFF(1) + PHD_SECTOR_SIZE, max = s->size_max;
+	bool wal = format_has_wal(s);
 
 	if (!region_fits(s->coord_off, sizeof(struct phd_coord), 1, 64, max, &end))
 		return "coord_off";
@@ -55,23 +104,30 @@ static const char *regions_error(const struct phd_super *s)
 		return "stripe_off";
 	if (!region_fits(s->lane_off, sizeof(struct phd_lane), s->lane_count, 64, max, &end))
 		return "lane_off";
+	if (wal && !region_fits(s->ring_off, s->wal_size, 1, PHD_BLOCK_SIZE, max, &end))
+		return "ring_off";
 	if (!region_fits(s->head_off, sizeof(struct phd_head), 1, PHD_BLOCK_SIZE, max, &end))
 		return "head_off";
 	if (!region_fits(s->lane_log_off, s->lane_log_size, s->lane_count, PHD_BLOCK_SIZE, max, &end))
 		return "lane_log_off";
+	if (wal && !region_fits(s->wal_off, s->wal_size, 1, PHD_BLOCK_SIZE, max, &end))
+		return "wal_off";
 	if (!region_fits(s->desc_off, sizeof(uint64_t), s->chunk_max, PHD_BLOCK_SIZE, max, &end))
 		return "desc_off";
 	if (!region_fits(s->bits_off, sizeof(struct phd_bits), s->chunk_max, PHD_BLOCK_SIZE, max, &end))
 		return "bits_off";
 	if (!region_fits(s->words_off, sizeof(struct phd_words), s->chunk_max, PHD_BLOCK_SIZE, max, &end))
 		return "words_off";
+	if (wal &&
+	    !region_fits(s->lease_off, sizeof(struct phd_lease), s->chunk_max, PHD_BLOCK_SIZE, max, &end))
+		return "lease_off";
+	if (wal && !region_fits(s->table_lease_off, sizeof(struct phd_table_lease),
+				format_table_lease_count(s->chunk_max), PHD_BLOCK_SIZE, max, &end))
+		return "table_lease_off";
 	if (!region_fits(s->data_off, PHD_CHUNK_SIZE, s->chunk_max, PHD_BLOCK_SIZE, max, &end))
 		return "data_off";
 	return NULL;
 }
-
-#define STRIPE_COUNT_MAX (1u << 20)
-#define LANE_LOG_SIZE_MAX (1u << 30)
 
 const char *format_super_error(const struct phd_super *s)
 {
@@ -97,8 +153,14 @@ const char *format_super_error(const struct phd_super *s)
 		return "journal_count";
 	if (s->fixed_base % (2u << 20) || s->fixed_base > UINT64_MAX / 2)
 		return "fixed_base";
-	if (s->wal_off | s->wal_size | s->image_off | s->image_size | s->limbo_off)
-		return "wal_off to limbo_off";
+	if (s->limbo_off)
+		return "limbo_off";
+	if (!format_has_wal(s) &&
+	    (s->wal_off | s->wal_size | s->ring_off | s->lease_off | s->table_lease_off))
+		return "wal_off to table_lease_off";
+	if (format_has_wal(s) &&
+	    (s->wal_size < WAL_SIZE_MIN || s->wal_size > WAL_SIZE_MAX || s->wal_size % PHD_BLOCK_SIZE))
+		return "wal_size";
 	if (n == PHD_NAME_SIZE || !format_is_zero(s->layout + n, PHD_NAME_SIZE - n))
 		return "layout";
 	return regions_error(s);
@@ -110,7 +172,7 @@ const char *format_super_unknown(const struct phd_super *s)
 		return "it has another major version of the format";
 	if (s->incompat & ~PHD_INCOMPAT_KNOWN)
 		return "it uses features that this version does not know";
-	if (s->durability != 1)
+	if (s->durability < DURABILITY_PROCESS || s->durability > DURABILITY_SYNC)
 		return "it has a durability level that this version does not know";
 	return NULL;
 }
@@ -118,6 +180,18 @@ const char *format_super_unknown(const struct phd_super *s)
 bool format_state_valid(const struct phd_state *s)
 {
 	return s->magic == PHD_STATE_MAGIC && s->crc == format_crc32c(s, offsetof(struct phd_state, crc));
+}
+
+const char *format_checkpoint_invalid(const struct phd_super *s, const struct phd_checkpoint *c)
+{
+	if (c->magic != PHD_CHECKPOINT_MAGIC)
+		return "no magic number";
+	if (c->crc != format_crc32c(c, offsetof(struct phd_checkpoint, crc)))
+		return "wrong checksum";
+	if (c->replay_lsn % 8 || c->epoch_lsn % 8 || c->replay_lsn > c->epoch_lsn || c->epoch_lsn >> 62 ||
+	    c->epoch_lsn - c->replay_lsn > s->wal_size)
+		return "impossible positions";
+	return c->log_gen ? NULL : "log_gen 0";
 }
 
 bool format_name_valid(const char name[PHD_NAME_SIZE])

@@ -18,13 +18,21 @@
 #include "layout.h"
 
 uint32_t format_crc32c(const void *data, size_t n);
+/* For bytes in parts: begins with 0, goes on with what it gave. */
+uint32_t format_crc32c_more(uint32_t crc, const void *data, size_t n);
 /* NULL, or why this sector is not a valid copy `copy` of a superblock (magic, copy number, CRC). */
 const char *format_super_invalid(const struct phd_super *s, uint32_t copy);
 /* NULL, or which field breaks a rule of FORMAT.md sections 1 and 2. */
 const char *format_super_error(const struct phd_super *s);
 /* NULL, or why this version of the tools cannot read such a heap. */
 const char *format_super_unknown(const struct phd_super *s);
+/* Does such a heap survive a power cut? Then it has a WAL, a ring, leases and checkpoint sectors. */
+bool format_has_wal(const struct phd_super *s);
+/* Rows of the table leases. */
+uint64_t format_table_lease_count(uint64_t chunk_count);
 bool format_state_valid(const struct phd_state *s);
+/* NULL, or why this sector is no checkpoint that power recovery could begin with. */
+const char *format_checkpoint_invalid(const struct phd_super *s, const struct phd_checkpoint *c);
 /* A name that ends within its field and is not empty. */
 bool format_name_valid(const char name[PHD_NAME_SIZE]);
 uint64_t format_name_hash(const char *name);

@@ -50,6 +50,13 @@ enum fsck_problem {
 	PR_STATE_FOREIGN,
 	PR_STATE_BOOT,
 	PR_STATE_DIRTY,
+	PR_CHECKPOINT_NONE,
+	PR_CHECKPOINT_COPY,
+	PR_CUT,
+	PR_WAL_SHORT,
+	PR_WAL_RECORD,
+	PR_RING,
+	PR_LANE_LIMIT,
 	PR_LANE_STATE,
 	PR_LANE_LOG,
 	PR_LANE_ACTIVE,
@@ -93,6 +100,7 @@ enum fsck_problem {
 	PR_POISON,
 	PR_WORD,
 	PR_ATTACHMENT,
+	PR_LEASE,
 	PR_MEMBERS,
 	PR_COUNT
 };
@@ -118,8 +126,19 @@ struct fsck {
 	int state_copy;		/* where it is, -1: nowhere */
 	bool was_clean, same_boot, same_file;
 	bool state_changed; /* write it at the end even if it says clean */
+	bool state_rewrite; /* a damaged copy is to be written anew, once nothing needs the other's boot id */
 	struct identity id;
 	uint64_t chunk_count;
+
+	/* Heaps with a WAL; section 8. */
+	bool wal;
+	bool snapshot; /* asked for: the file is as a power cut leaves it, whatever the boot id says */
+	bool cut;      /* what memory held is lost: power recovery is due */
+	struct phd_checkpoint checkpoint; /* the one that counts; from CHECKPOINT_NONE on: a guess */
+	int checkpoint_copy;		  /* where it is, -1: nowhere */
+	struct phd_coord ring;		  /* the ring's positions as they count for lanes; not in the file */
+	uint64_t next_lsn;		  /* no record and no lease was at or above it */
+	uint64_t wal_commit_count, wal_image_count, wal_bytes; /* what power recovery read */
 
 	/* From pass 3 on: the directory in memory; desc_set and bits_set change both. */
 	uint64_t *desc, *bits;
@@ -155,6 +174,34 @@ _Noreturn void fsck_fail(struct fsck *f, const char *format, ...) __attribute__(
 int fsck_result(const struct fsck *f);
 const char *problem_code(enum fsck_problem id);
 
+/* store.c: what a record or an entry says is to be stored, of a lane's log or of the WAL */
+struct log;
+struct store {
+	struct log *log; /* NULL: at is an LSN */
+	uint64_t at;	 /* of the payload: offset in the file, or LSN */
+	uint64_t target;
+	uint32_t size;
+};
+/* Its target is one that section 5 allows for its kind. chunk_used: bit per chunk that it must not touch,
+ * or NULL. words: sum of descriptors written. */
+bool store_valid(struct fsck *f, const struct store *s, const uint64_t *chunk_used, uint64_t *words);
+void store_bytes(struct fsck *f, const struct store *s);
+void store_apply(struct fsck *f, const struct store *s); /* all kinds but UNDO and PUBLISH */
+
+/* checkpoint.c */
+void checkpoint_read(struct fsck *f);
+void checkpoint_write(struct fsck *f, const struct phd_checkpoint *c);
+/* Sets f->cut: does the heap need power recovery? Needs state and checkpoint. */
+void cut_judge(struct fsck *f);
+void ring_check(struct fsck *f); /* fills f->ring, for lanes of processes that were killed */
+/* Everything durable, then a checkpoint with nothing to replay: the log is not needed any more. */
+void wal_retire(struct fsck *f);
+/* The limit of a checkpoint after which no lane can reach it soon. */
+uint64_t lane_gen_limit_next(struct fsck *f, uint64_t least);
+
+/* power.c */
+void power_recover(struct fsck *f);
+
 /* image.c */
 void image_open(struct fsck *f);
 void image_close(struct fsck *f);				    /* also frees what the passes keep in f */
@@ -162,6 +209,11 @@ void image_read(struct fsck *f, uint64_t off, void *buf, size_t n); /* past the 
 void image_write(struct fsck *f, uint64_t off, const void *buf, size_t n);
 void image_write_word(struct fsck *f, uint64_t off, uint64_t word);
 uint64_t image_read_word(struct fsck *f, uint64_t off);
+void image_zero(struct fsck *f, uint64_t off, uint64_t n);
+/* The file backs so many chunks, their rows in the tables too. */
+void image_extend(struct fsck *f, uint64_t chunk_count);
+/* What the kernel remembers of the file is not what the disk has: read it from there. */
+void image_forget(struct fsck *f);
 void image_sync(struct fsck *f);
 /* Next copy of the state sector: seq + 1, this boot and file, durable. */
 void image_write_state(struct fsck *f, bool clean);
@@ -221,7 +273,7 @@ struct log_segment {
 
 struct log {
 	uint32_t lane;
-	uint64_t state, end, last;
+	uint64_t state, lsn, end, last;
 	struct log_segment *segments;
 	size_t segment_count, segment_room;
 	uint64_t record_count;
@@ -242,8 +294,9 @@ bool log_map(struct fsck *f, struct log *log, uint64_t *chunk_used);
 /* Checks every record. False: log->error says why. */
 bool log_check(struct fsck *f, struct log *log, const uint64_t *chunk_used);
 bool log_record(struct fsck *f, struct log *log, uint64_t pos, struct log_record *ret);
-void log_payload(struct fsck *f, struct log *log, const struct log_record *r, uint64_t from, void *buf,
-		 size_t n);
+/* n bytes of a payload that log_record found, at off in the file. */
+void log_payload(struct fsck *f, struct log *log, uint64_t off, void *buf, size_t n);
+struct store log_store(struct log *log, const struct log_record *r);
 void log_free(struct log *log);
 
 #endif

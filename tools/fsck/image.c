@@ -23,6 +23,7 @@
 #include "fsck.h"
 
 #define PAGE_SIZE 4096u
+#define HOLE_MIN (1u << 20)
 
 struct page {
 	uint64_t idx; /* file offset / PAGE_SIZE + 1; 0: empty slot */
@@ -249,6 +250,59 @@ void image_write_word(struct fsck *f, uint64_t off, uint64_t word)
 	image_write(f, off, &word, sizeof word);
 }
 
+void image_zero(struct fsck *f, uint64_t off, uint64_t n)
+{
+	static const unsigned char zeros[65536];
+
+	while (n) {
+		size_t part = n < sizeof zeros ? (size_t)n : sizeof zeros;
+
+		image_write(f, off, zeros, part);
+		off += part;
+		n -= part;
+	}
+}
+
+/* Allocated, not only said to be there: programs store into the mapping, where a full disk is a signal. */
+static void items_extend(struct fsck *f, uint64_t off, uint64_t unit, uint64_t count)
+{
+	uint64_t end = off + (unit * count + PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE;
+	int rc;
+
+	do
+		rc = fallocate(f->fd, 0, (off_t)off, (off_t)(end - off));
+	while (rc < 0 && errno == EINTR);
+	if (rc < 0 && errno == EOPNOTSUPP)
+		rc = end > f->file_size ? ftruncate(f->fd, (off_t)end) : 0;
+	if (rc < 0)
+		fsck_fail(f, "cannot be extended to what its log names: %s; make room, then run it again",
+			  strerror(errno));
+}
+
+void image_extend(struct fsck *f, uint64_t chunk_count)
+{
+	const struct phd_super *s = &f->super;
+	uint64_t size = s->data_off + chunk_count * PHD_CHUNK_SIZE;
+
+	if (size <= f->file_size)
+		return;
+	if (!f->overlaid) {
+		items_extend(f, s->desc_off, sizeof(uint64_t), chunk_count);
+		items_extend(f, s->bits_off, sizeof(struct phd_bits), chunk_count);
+		items_extend(f, s->words_off, sizeof(struct phd_words), chunk_count);
+		items_extend(f, s->lease_off, sizeof(struct phd_lease), chunk_count);
+		items_extend(f, s->table_lease_off, sizeof(struct phd_table_lease),
+			     format_table_lease_count(chunk_count));
+		items_extend(f, s->data_off, PHD_CHUNK_SIZE, chunk_count);
+	}
+	f->file_size = size;
+}
+
+void image_forget(struct fsck *f)
+{
+	posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 void image_sync(struct fsck *f)
 {
 	if (!f->overlaid && fdatasync(f->fd) < 0)
@@ -277,14 +331,33 @@ void image_write_state(struct fsck *f, bool clean)
 	f->state_copy = copy;
 }
 
+/* The first page of the overlay that ends past off and begins below end; end: none. */
+static uint64_t overlay_next(const struct fsck *f, uint64_t off, uint64_t end)
+{
+	const struct fsck_overlay *o = f->overlay;
+
+	for (size_t i = 0; i < o->slot_count; i++) {
+		uint64_t page = (o->slots[i].idx - 1) * PAGE_SIZE;
+
+		if (o->slots[i].idx && page < end && page + PAGE_SIZE > off)
+			end = page > off ? page : off;
+	}
+	return end;
+}
+
 uint64_t image_next_data(struct fsck *f, uint64_t off, uint64_t end)
 {
-	off_t data;
+	off_t found;
+	uint64_t data;
 
-	if (f->overlay->used_count || off >= end || end > INT64_MAX)
+	if (off >= end || end > INT64_MAX)
 		return off;
-	data = lseek(f->fd, (off_t)off, SEEK_DATA);
-	if (data < 0)
-		return errno == ENXIO ? end : off;
-	return (uint64_t)data < end ? (uint64_t)data : end;
+	found = lseek(f->fd, (off_t)off, SEEK_DATA);
+	if (found < 0 && errno != ENXIO)
+		return off;
+	data = found < 0 || (uint64_t)found > end ? end : (uint64_t)found;
+	if (!f->overlay->used_count)
+		return data;
+	/* to look through the overlay costs more than a small hole */
+	return data - off < HOLE_MIN ? off : overlay_next(f, off, data);
 }

@@ -163,85 +163,28 @@ bool log_record(struct fsck *f, struct log *log, uint64_t pos, struct log_record
 	return true;
 }
 
-void log_payload(struct fsck *f, struct log *log, const struct log_record *r, uint64_t from, void *buf,
-		 size_t n)
+void log_payload(struct fsck *f, struct log *log, uint64_t off, void *buf, size_t n)
 {
-	window_read(f, log, r->payload_off + from, buf, n);
+	window_read(f, log, off, buf, n);
 }
 
-/* Sections 5: stores go to data or to the list heads in the heap head. */
-static bool range_valid(const struct fsck *f, uint64_t off, uint64_t n, const uint64_t *chunk_used)
+struct store log_store(struct log *log, const struct log_record *r)
 {
-	const struct {
-		uint64_t off, size;
-	} head[] = {
-		{f->super.head_off + offsetof(struct phd_head, types_off), 8},
-		{f->super.head_off + offsetof(struct phd_head, roots), 8 * PHD_ROOT_BUCKETS},
-		{f->super.head_off + offsetof(struct phd_head, holds), 8 * PHD_HOLD_BUCKETS},
-	};
-	uint64_t data = f->super.data_off, size = f->chunk_count * PHD_CHUNK_SIZE;
-
-	for (int i = 0; i < 3; i++)
-		if (off >= head[i].off && off - head[i].off <= head[i].size &&
-		    n <= head[i].size - (off - head[i].off))
-			return true;
-	if (off < data || off - data > size || n > size - (off - data))
-		return false;
-	for (uint64_t c = (off - data) / PHD_CHUNK_SIZE; n && c <= (off + n - 1 - data) / PHD_CHUNK_SIZE; c++)
-		if (chunk_used[c / 64] >> c % 64 & 1)
-			return false;
-	return true;
-}
-
-static bool desc_valid(struct fsck *f, struct log *log, const struct log_record *r, uint64_t *words)
-{
-	uint64_t chunk = PHD_REC_OFF(r->target), payload[2], count, desc;
-
-	if (r->size != sizeof payload)
-		return false;
-	log_payload(f, log, r, 0, payload, sizeof payload);
-	count = payload[0];
-	desc = payload[1];
-	if (chunk < f->super.journal_count || chunk >= f->chunk_count || !count ||
-	    count > f->chunk_count - chunk)
-		return false;
-	*words += count;
-	switch (PHD_DESC_KIND(desc)) {
-	case PHD_DESC_FREE:
-		return !desc;
-	case PHD_DESC_RUN:
-		return format_run_blocks(desc) && PHD_DESC_RUN_COUNT(desc) == count &&
-		       format_type_valid(PHD_DESC_TYPE(desc));
-	case PHD_DESC_EXTENT:
-		return PHD_DESC_COUNT(desc) == count && format_type_valid(PHD_DESC_TYPE(desc));
-	default:
-		return false;
-	}
+	return (struct store){.log = log, .at = r->payload_off, .target = r->target, .size = r->size};
 }
 
 static bool record_valid(struct fsck *f, struct log *log, const struct log_record *r,
 			 const uint64_t *chunk_used, uint64_t *words)
 {
-	uint64_t off = PHD_REC_OFF(r->target), bits = f->super.bits_off;
+	struct store s = log_store(log, r);
 
 	switch (PHD_REC_KIND(r->target)) {
-	case PHD_REC_UNDO:
-	case PHD_REC_DEFER:
-		return range_valid(f, off, r->size, chunk_used);
-	case PHD_REC_PUBLISH:
-		return r->size == 8 && off % 8 == 0 && range_valid(f, off, 8, chunk_used);
-	case PHD_REC_SET:
-	case PHD_REC_CLEAR:
-		return r->size == 8 && off % 8 == 0 && off >= bits &&
-		       off < bits + f->chunk_count * sizeof(struct phd_bits);
-	case PHD_REC_DESC:
-		return desc_valid(f, log, r, words);
 	case PHD_REC_REVIVE:
-		return r->size == 8 && off < r->pos;
+		return r->size == 8 && PHD_REC_OFF(r->target) < r->pos;
 	case PHD_REC_DROPPED:
 		return true;
 	default:
-		return false;
+		return store_valid(f, &s, chunk_used, words);
 	}
 }
 

@@ -25,7 +25,7 @@
 #endif
 
 static const char usage_text[] =
-	"Usage: pheap-fsck [-n | -p | -y] [-f] [-v] [--json] [-b N] FILE\n"
+	"Usage: pheap-fsck [-n | -p | -y] [-f] [-v] [--json] [--snapshot] [-b N] FILE\n"
 	"Checks a pheap heap file, and repairs it.\n"
 	"\n"
 	"  -n, --no        change nothing, answer no to every question\n"
@@ -34,6 +34,7 @@ static const char usage_text[] =
 	"  -f, --force     check everything, also a heap that was closed cleanly\n"
 	"  -v, --verbose   show every problem, and figures\n"
 	"      --json      one JSON object on standard output\n"
+	"      --snapshot  the file is of a snapshot of its file system, taken while the heap was in use\n"
 	"  -b, --copy N    use copy N (0 or 1) of the superblock\n"
 	"      --help      show this text\n"
 	"      --version   show the version\n"
@@ -73,11 +74,17 @@ static void mode_set(struct fsck *f, enum fsck_mode mode)
 static void options_read(struct fsck *f, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"no", no_argument, NULL, 'n'},		{"preen", no_argument, NULL, 'p'},
-		{"yes", no_argument, NULL, 'y'},	{"force", no_argument, NULL, 'f'},
-		{"verbose", no_argument, NULL, 'v'},	{"json", no_argument, NULL, 'j'},
-		{"copy", required_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},	{NULL, 0, NULL, 0},
+		{"no", no_argument, NULL, 'n'},
+		{"preen", no_argument, NULL, 'p'},
+		{"yes", no_argument, NULL, 'y'},
+		{"force", no_argument, NULL, 'f'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"json", no_argument, NULL, 'j'},
+		{"copy", required_argument, NULL, 'b'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{"snapshot", no_argument, NULL, 's'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -106,6 +113,9 @@ static void options_read(struct fsck *f, int argc, char **argv)
 			if (strcmp(optarg, "0") && strcmp(optarg, "1"))
 				usage_exit("-b takes 0 or 1");
 			f->copy = optarg[0] - '0';
+			break;
+		case 's':
+			f->snapshot = true;
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
@@ -152,7 +162,11 @@ int main(int argc, char **argv)
 {
 	static void (*const passes[])(struct fsck *) = {pass_directory, pass_bitmaps, pass_names,
 							pass_coordination};
-	struct fsck f = {.mode = MODE_ASK, .copy = -1, .state_copy = -1, .progress = isatty(STDERR_FILENO)};
+	struct fsck f = {.mode = MODE_ASK,
+			 .copy = -1,
+			 .state_copy = -1,
+			 .checkpoint_copy = -1,
+			 .progress = isatty(STDERR_FILENO)};
 
 	options_read(&f, argc, argv);
 	mode_settle(&f);

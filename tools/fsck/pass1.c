@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * pass1.c: superblock, state sector, size of the file.
+ * pass1.c: superblock, state sector, checkpoint sector, size of the file; and power recovery (power.c), after
+ * which alone the heap head means anything.
  *
  * Needs:  the file open and the gate taken (image.c, lock.c).
  * Checks: both superblock copies and every field of the geometry; both state copies; whether this is the
@@ -98,8 +99,7 @@ static void state_read(struct fsck *f)
 		f->state.attachment_limit = attachment_guess(f);
 		/* it was entered: an ephemeral heap that never was holds nothing that could be missed */
 		f->state.open_gen = 1;
-		if (problem(f, PR_STATE_NONE, PHD_STATE_OFF(0), "both checksums are wrong"))
-			image_write_state(f, false);
+		f->state_rewrite = problem(f, PR_STATE_NONE, PHD_STATE_OFF(0), "both checksums are wrong");
 		return;
 	}
 	f->was_clean = f->state.clean == 1;
@@ -109,8 +109,7 @@ static void state_read(struct fsck *f)
 		/* a sector of zeros was never written: the copies are written in turn */
 		if (valid[i] || format_is_zero(&s[i], sizeof s[i]))
 			continue;
-		if (problem(f, PR_STATE_COPY, PHD_STATE_OFF(i), "copy %d: wrong checksum", i))
-			image_write_state(f, f->was_clean);
+		f->state_rewrite = problem(f, PR_STATE_COPY, PHD_STATE_OFF(i), "copy %d: wrong checksum", i);
 	}
 }
 
@@ -123,6 +122,8 @@ static void state_judge(struct fsck *f)
 	if (!f->same_file)
 		problem(f, PR_STATE_FOREIGN, off, "it was last open as inode %llu, this is inode %llu",
 			(unsigned long long)f->state.inode, (unsigned long long)f->id.inode);
+	else if (f->cut)
+		return; /* power_recover says what it is */
 	else if (!f->same_boot)
 		problem(f, PR_STATE_BOOT, off, "it was last open in another boot");
 	else
@@ -251,9 +252,17 @@ bool pass_super(struct fsck *f)
 		return false;
 	}
 	state_read(f);
+	f->wal = format_has_wal(&f->super);
+	if (f->wal)
+		checkpoint_read(f);
+	cut_judge(f);
 	state_judge(f);
 	pass_stop(f);
+	if (f->state_rewrite && !f->cut)
+		image_write_state(f, f->was_clean);
 	super_repair(f, &c, use);
+	if (f->cut)
+		power_recover(f);
 	if (!head_check(f))
 		return false;
 	pass_stop(f);

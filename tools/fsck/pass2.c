@@ -4,7 +4,9 @@
  *
  * Needs:  f->super and f->chunk_count from pass 1; nobody attached, else it only looks.
  * Checks: the state word of each lane; the whole log of each lane in flight, before anything is stored.
- * Gives:  a heap in which every transaction happened or did not; with -n only as the later passes see it.
+ * Gives:  a heap in which every transaction happened or did not; with -n only as the later passes see it. In
+ *         a heap with a WAL, which is kept for power cuts only: an empty one, so that no cut brings back what
+ *         later passes repair.
  *
  * Order of its stores:
  *   ORDER(fsck-undo-idle): bytes of all lanes, durable, before {idle, g+1} of any. Crash between: all is
@@ -43,10 +45,23 @@ static bool state_possible(uint64_t state)
 	       PHD_STATE_MODE(state) <= PHD_MODE_INTERNAL;
 }
 
+/* Without a WAL nothing is appending: the tail is 0 and no lane has an LSN below it. */
+static bool lane_committed(const struct fsck *f, const struct log *log)
+{
+	unsigned step = PHD_STATE_STEP(log->state);
+
+	return step == PHD_STEP_COMMITTED || (step == PHD_STEP_APPENDING && f->ring.tail > log->lsn);
+}
+
 static void lane_idle(struct fsck *f, uint32_t lane, uint64_t state)
 {
 	uint64_t gen = (PHD_STATE_GEN(state) + 1) & ((1ull << 47) - 1);
+	uint64_t rollbacks = image_read_word(f, lane_at(f, lane) + offsetof(struct phd_lane, rollback_count));
 
+	/* odd: it is rolling back to a savepoint. Whoever has the lane next is not. */
+	if (rollbacks & 1)
+		image_write_word(f, lane_at(f, lane) + offsetof(struct phd_lane, rollback_count),
+				 rollbacks + 1);
 	image_write_word(f, lane_at(f, lane), PHD_STATE(gen, PHD_MODE_NONE, PHD_STEP_IDLE));
 	image_write_word(f, lane_at(f, lane) + offsetof(struct phd_lane, owner),
 			 0); /* ORDER(fsck-owner-last) */
@@ -64,7 +79,11 @@ static struct flight *flights_find(struct fsck *f, size_t *ret_count)
 		if (state_possible(state) && PHD_STATE_STEP(state) == PHD_STEP_IDLE)
 			continue;
 		if (state_possible(state)) {
-			flights[n++].log = (struct log){.lane = lane, .state = state};
+			flights[n++].log = (struct log){
+				.lane = lane,
+				.state = state,
+				.lsn = image_read_word(f, lane_at(f, lane) + offsetof(struct phd_lane, lsn)),
+			};
 			continue;
 		}
 		if (problem(f, PR_LANE_STATE, lane_at(f, lane), "lane %u: 0x%llx", lane, (ull)state))
@@ -117,7 +136,7 @@ static enum fsck_problem flight_problem(const struct fsck *f, const struct log *
 		return PR_LANE_LIVE;
 	if (f->was_clean)
 		return PR_LANE_CLEAN;
-	if (PHD_STATE_STEP(log->state) == PHD_STEP_COMMITTED)
+	if (lane_committed(f, log))
 		return PR_LANE_COMMITTED;
 	return quiet && !log->end ? PR_LANE_EMPTY : PR_LANE_ACTIVE;
 }
@@ -135,80 +154,21 @@ static void flights_judge(struct fsck *f, struct flight *flights, size_t n)
 	}
 }
 
-static void bytes_apply(struct fsck *f, struct log *log, const struct log_record *r)
-{
-	unsigned char part[32768];
-
-	for (uint64_t done = 0; done < r->size;) {
-		size_t n = r->size - done < sizeof part ? (size_t)(r->size - done) : sizeof part;
-
-		log_payload(f, log, r, done, part, n);
-		image_write(f, PHD_REC_OFF(r->target) + done, part, n);
-		done += n;
-	}
-}
-
-static void mask_apply(struct fsck *f, struct log *log, const struct log_record *r)
-{
-	uint64_t mask, word = image_read_word(f, PHD_REC_OFF(r->target));
-
-	log_payload(f, log, r, 0, &mask, sizeof mask);
-	word = PHD_REC_KIND(r->target) == PHD_REC_SET ? word | mask : word & ~mask;
-	image_write_word(f, PHD_REC_OFF(r->target), word);
-}
-
-static void desc_apply(struct fsck *f, struct log *log, const struct log_record *r)
-{
-	uint64_t chunk = PHD_REC_OFF(r->target), payload[2], words[512], count, desc;
-	struct phd_bits zeros[PHD_RUN_COUNT_MAX];
-
-	log_payload(f, log, r, 0, payload, sizeof payload);
-	count = payload[0];
-	desc = payload[1];
-	for (uint64_t done = 0; done < count;) {
-		uint64_t n = count - done < 512 ? count - done : 512;
-
-		for (uint64_t i = 0; i < n; i++) {
-			uint64_t cont = PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), done + i);
-
-			words[i] = !desc || done + i == 0 ? desc : cont;
-		}
-		image_write(f, f->super.desc_off + 8 * (chunk + done), words, (size_t)n * 8);
-		done += n;
-	}
-	if (PHD_DESC_KIND(desc) != PHD_DESC_RUN)
-		return;
-	memset(zeros, 0, sizeof zeros);
-	image_write(f, f->super.bits_off + chunk * sizeof zeros[0], zeros, (size_t)count * sizeof zeros[0]);
-}
-
-static void record_apply(struct fsck *f, struct log *log, const struct log_record *r)
-{
-	switch (PHD_REC_KIND(r->target)) {
-	case PHD_REC_DEFER:
-		bytes_apply(f, log, r);
-		break;
-	case PHD_REC_SET:
-	case PHD_REC_CLEAR:
-		mask_apply(f, log, r);
-		break;
-	case PHD_REC_DESC:
-		desc_apply(f, log, r);
-		break;
-	default:
-		break;
-	}
-}
-
 static void lane_forward(struct fsck *f, struct log *log)
 {
 	struct log_record r;
 
-	for (uint64_t pos = 0; pos < log->end && log_record(f, log, pos, &r); pos = r.next_pos)
-		record_apply(f, log, &r);
-	for (uint64_t pos = 0; pos < log->end && log_record(f, log, pos, &r); pos = r.next_pos)
+	for (uint64_t pos = 0; pos < log->end && log_record(f, log, pos, &r); pos = r.next_pos) {
+		struct store s = log_store(log, &r);
+
+		store_apply(f, &s);
+	}
+	for (uint64_t pos = 0; pos < log->end && log_record(f, log, pos, &r); pos = r.next_pos) {
+		struct store s = log_store(log, &r);
+
 		if (PHD_REC_KIND(r.target) == PHD_REC_PUBLISH)
-			bytes_apply(f, log, &r);
+			store_bytes(f, &s);
+	}
 	f->lane_forward++;
 }
 
@@ -218,8 +178,10 @@ static void lane_back(struct fsck *f, struct log *log)
 	uint64_t pos = log->last;
 
 	while (log->end && log_record(f, log, pos, &r)) {
+		struct store s = log_store(log, &r);
+
 		if (PHD_REC_KIND(r.target) == PHD_REC_UNDO)
-			bytes_apply(f, log, &r);
+			store_bytes(f, &s);
 		if (!r.prev || r.prev > pos)
 			break;
 		pos -= r.prev;
@@ -232,7 +194,7 @@ static void flights_recover(struct fsck *f, struct flight *flights, size_t n, en
 	for (size_t i = 0; i < n; i++) {
 		struct log *log = &flights[i].log;
 
-		if (flights[i].verdict == which && PHD_STATE_STEP(log->state) == PHD_STEP_COMMITTED)
+		if (flights[i].verdict == which && lane_committed(f, log))
 			lane_forward(f, log);
 		else if (flights[i].verdict == which)
 			lane_back(f, log);
@@ -246,9 +208,11 @@ static void flights_recover(struct fsck *f, struct flight *flights, size_t n, en
 
 void pass_journal(struct fsck *f)
 {
+	struct flight *flights;
 	size_t n;
-	struct flight *flights = flights_find(f, &n);
 
+	ring_check(f);
+	flights = flights_find(f, &n);
 	logs_check(f, flights, n);
 	flights_judge_bad(f, flights, n);
 	flights_judge(f, flights, n);
@@ -261,5 +225,6 @@ void pass_journal(struct fsck *f)
 	for (size_t i = 0; i < n; i++)
 		log_free(&flights[i].log);
 	free(flights);
+	wal_retire(f);
 	pass_end(f);
 }

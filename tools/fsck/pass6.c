@@ -6,8 +6,8 @@
  *         is trusted. What the first opener sets anyway (gate, lane_limit, recovered_count, reaped,
  *         hold_buckets) is not looked at.
  * Checks: poison; attachment numbers, those of held references and semaphores too, against the durable
- *         limit; lock words and waiters that a lane to come could take for its own; rows of members, owners
- *         and notes of lanes.
+ *         limit; lock words and waiters that a lane to come could take for its own; leases that are ahead of
+ *         the log; rows of members, owners and notes of lanes.
  * Gives:  a heap that the next opener finds as the last closer would have left it.
  *
  * Order among these stores does not matter but for the limit (fsck-limit): each is a word that means nothing
@@ -104,9 +104,11 @@ static void chunk_words_check(struct fsck *f, const uint64_t *lane_gens)
 static void words_check(struct fsck *f)
 {
 	static const size_t coord_words[] = {
-		offsetof(struct phd_coord, writer),    offsetof(struct phd_coord, writer_next),
-		offsetof(struct phd_coord, switcher),  offsetof(struct phd_coord, switcher_next),
-		offsetof(struct phd_coord, directory), offsetof(struct phd_coord, growth),
+		offsetof(struct phd_coord, writer),	offsetof(struct phd_coord, writer_next),
+		offsetof(struct phd_coord, switcher),	offsetof(struct phd_coord, switcher_next),
+		offsetof(struct phd_coord, directory),	offsetof(struct phd_coord, growth),
+		offsetof(struct phd_coord, append),	offsetof(struct phd_coord, flush),
+		offsetof(struct phd_coord, checkpoint),
 	};
 	uint64_t *lane_gens = memory_get(f, f->super.lane_count, 8, "the lanes");
 
@@ -127,6 +129,40 @@ static void words_check(struct fsck *f)
 	}
 	chunk_words_check(f, lane_gens);
 	free(lane_gens);
+}
+
+/* Every word that begins a unit. Pages of a lease word that is ahead of the log would have no image when the log gets there. */
+static void lease_words_check(struct fsck *f, uint64_t off, uint64_t end, size_t unit, const char *what)
+{
+	uint64_t words[1024], start = off;
+
+	end = end < f->file_size ? end : f->file_size & ~15ull;
+	while ((off = image_next_data(f, off, end) & ~15ull) < end) {
+		size_t n = end - off < sizeof words ? (size_t)(end - off) : sizeof words;
+
+		image_read(f, off, words, n);
+		for (size_t i = 0; i < n / 8; i += unit / 8)
+			if (words[i] > f->next_lsn &&
+			    problem(f, PR_LEASE, off + 8 * i, "%s %llu: %llu, the log is at %llu", what,
+				    (ull)((off - start) / 16 + i / 2), (ull)words[i], (ull)f->next_lsn))
+				image_write_word(f, off + 8 * i, 0);
+		off += n;
+	}
+}
+
+static void leases_check(struct fsck *f)
+{
+	const struct phd_super *s = &f->super;
+
+	if (!f->wal)
+		return;
+	/* alloc_lsn may be anything: one that is ahead only says that the chunk was changed just now */
+	lease_words_check(f, s->lease_off, s->lease_off + f->chunk_count * sizeof(struct phd_lease),
+			  sizeof(struct phd_lease), "chunk");
+	lease_words_check(f, s->table_lease_off,
+			  s->table_lease_off +
+				  format_table_lease_count(f->chunk_count) * sizeof(struct phd_table_lease),
+			  sizeof(uint64_t), "table page");
 }
 
 /* Zeros [off, off + n), n <= 128; says whether anything was there. */
@@ -186,6 +222,7 @@ void pass_coordination(struct fsck *f)
 	poison_check(f);
 	attachment_check(f);
 	words_check(f);
+	leases_check(f);
 	left = f->was_clean ? 0 : rows_left(f, false);
 	if (left && problem(f, PR_MEMBERS, f->super.member_off, "%llu of members and lanes", (ull)left))
 		rows_left(f, true);

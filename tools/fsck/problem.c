@@ -18,7 +18,6 @@
 
 #include "fsck.h"
 
-#define BIT(id) (1ull << (id))
 #define SHOWN_MAX 100u /* lines of one problem without -v */
 
 enum severity { NOTICE, WARNING, ERROR };
@@ -54,6 +53,19 @@ static const struct row table[PR_COUNT] = {
 			   "Accept it as it is", ERROR, false},
 	[PR_STATE_DIRTY] = {"state-dirty", "the heap was not closed cleanly", "Mark it clean at the end",
 			    NOTICE, true},
+	[PR_CHECKPOINT_NONE] = {"checkpoint-none", "no copy of the checkpoint is valid", "Begin an empty log",
+				ERROR, false},
+	[PR_CHECKPOINT_COPY] = {"checkpoint-copy", "a copy of the checkpoint is damaged",
+				"Write it from the other copy", ERROR, true},
+	[PR_CUT] = {"power-cut", "what memory held of the heap is lost", "Recover it from its log", ERROR,
+		    true},
+	[PR_WAL_SHORT] = {"wal-short", "the log ends before the position to which it was durable",
+			  "Recover what it has", ERROR, false},
+	[PR_WAL_RECORD] = {"wal-record", "a record of the log is impossible", "Leave it out", ERROR, false},
+	[PR_RING] = {"ring", "the positions of the log in memory are impossible",
+		     "Complete the commits under way from their own logs", ERROR, false},
+	[PR_LANE_LIMIT] = {"lane-limit", "a lane has reached the limit of generations", "Raise the limit",
+			   ERROR, true},
 	[PR_LANE_STATE] = {"lane-state", "the state word of a lane is impossible", "Make the lane idle",
 			   ERROR, false},
 	[PR_LANE_LOG] = {"lane-log", "the log of a transaction in flight is damaged",
@@ -133,14 +145,29 @@ static const struct row table[PR_COUNT] = {
 	[PR_WORD] = {"word", "a lock word names an owner that cannot be", "Free it", ERROR, true},
 	[PR_ATTACHMENT] = {"attachment", "an attachment number is at or above the limit", "Raise the limit",
 			   ERROR, true},
+	[PR_LEASE] = {"lease", "a lease is of a position that the log has not reached", "Clear it", ERROR,
+		      true},
 	[PR_MEMBERS] = {"members", "rows of ended processes are left", "Clear them", NOTICE, true},
 };
 
-/* Their repair gives up blocks that somebody may have used. Not file-truncated: free chunks may be all that
- * was cut off; what was not free shows as desc-past-end (pass1.c) or desc-long. */
-static const uint64_t losing = BIT(PR_DESC_FREE) | BIT(PR_DESC_RUN) | BIT(PR_DESC_EXTENT) |
-			       BIT(PR_DESC_ORPHAN) | BIT(PR_DESC_OVERLAP) | BIT(PR_DESC_LONG);
-_Static_assert(PR_COUNT <= 64, "a bit for each problem");
+/* Does its repair give up what somebody may have used? Not file-truncated: free chunks may be all that was cut
+ * off; what was not free shows as desc-past-end (pass1.c) or desc-long. */
+static bool problem_loses(enum fsck_problem id)
+{
+	switch (id) {
+	case PR_DESC_FREE:
+	case PR_DESC_RUN:
+	case PR_DESC_EXTENT:
+	case PR_DESC_ORPHAN:
+	case PR_DESC_OVERLAP:
+	case PR_DESC_LONG:
+	case PR_WAL_SHORT:
+	case PR_WAL_RECORD:
+		return true;
+	default:
+		return false;
+	}
+}
 
 static const char *const severity_names[] = {"notice", "warning", "error"};
 
@@ -263,7 +290,7 @@ static void count(struct fsck *f, const struct row *row, bool fixed)
 
 static const char *const pass_titles[] = {
 	"",
-	"superblock and state",
+	"superblock, state and log",
 	"journal",
 	"chunk directory",
 	"runs and bitmaps",
@@ -305,7 +332,7 @@ bool problem(struct fsck *f, enum fsck_problem id, uint64_t off, const char *for
 		print_text(f, row, where, false);
 	fixed = decide(f, row);
 	count(f, row, fixed);
-	f->lost_count += fixed && losing >> id & 1;
+	f->lost_count += fixed && problem_loses(id);
 	if (f->json && shown)
 		print_json(f, row, where, off, fixed);
 	else if (!asks && shown)
@@ -402,6 +429,9 @@ static void summary_json(const struct fsck *f, int rc)
 		{"notices", f->notice_count},
 		{"rolled_back", f->lane_back},
 		{"rolled_forward", f->lane_forward},
+		{"log_commits", f->wal_commit_count},
+		{"log_images", f->wal_image_count},
+		{"log_size", f->wal_bytes},
 		{"file_size", f->file_size},
 		{"chunks", f->chunk_count},
 		{"free_chunks", f->chunk_free_count},
@@ -502,6 +532,9 @@ void problem_summary(struct fsck *f, int rc)
 	if (f->lane_back || f->lane_forward)
 		printf("; %llu transactions %srolled back, %llu forward", (unsigned long long)f->lane_back,
 		       f->overlaid ? "would be " : "", (unsigned long long)f->lane_forward);
+	if (f->wal_bytes)
+		printf("; the log %s %llu commits and %llu images", f->overlaid ? "would give" : "gave",
+		       (unsigned long long)f->wal_commit_count, (unsigned long long)f->wal_image_count);
 	if (f->warning_count)
 		printf("; %llu warnings", (unsigned long long)f->warning_count);
 	if (f->desc)

@@ -9,6 +9,7 @@
 
 #include "format.h"
 #include "heap_file.h"
+#include "wal_view.h"
 
 #define BYTES_SHOWN_MAX 4096u
 
@@ -85,6 +86,9 @@ static void chunk_print(const struct heap_file *h, uint64_t chunk)
 
 	desc_print(h, chunk);
 	printf("data at 0x%" PRIx64 "\n", heap_file_chunk_off(h, chunk));
+	if (format_has_wal(&h->super))
+		struct_print(h, struct_find("lease", 5),
+			     h->super.lease_off + chunk * sizeof(struct phd_lease), "lease");
 	struct_print(h, struct_find("words", 5), h->super.words_off + chunk * sizeof(struct phd_words),
 		     "lock words");
 	struct_print(h, struct_find("bits", 4), h->super.bits_off + chunk * sizeof(struct phd_bits),
@@ -277,22 +281,52 @@ static void struct_at_dump(const struct heap_file *h, const char *text, const ch
 	struct_print(h, s, off, "");
 }
 
+static bool copies_of(const char *name)
+{
+	return !strcmp(name, "super") || !strcmp(name, "state") || !strcmp(name, "checkpoint");
+}
+
 static void copies_dump(const struct heap_file *h, const char *name, const char *which)
 {
-	bool state = !strcmp(name, "state");
+	int counts = h->super_copy;
+	uint64_t off = 0;
 
+	if (!strcmp(name, "state")) {
+		counts = h->state_copy;
+		off = PHD_STATE_OFF(0);
+	} else if (!strcmp(name, "checkpoint")) {
+		struct wal_view v;
+
+		wal_view_read(h, &v);
+		counts = v.checkpoint_copy;
+		off = PHD_CHECKPOINT_OFF(0);
+	}
 	for (uint64_t i = 0; i < 2; i++)
 		if (!which || number(which, 2, "copy") == i)
-			struct_print(h, struct_find(name, strlen(name)),
-				     state ? PHD_STATE_OFF(i) : PHD_SUPER_OFF(i),
-				     (int)i == (state ? h->state_copy : h->super_copy)
-					     ? "the copy that counts"
-					     : "");
+			struct_print(h, struct_find(name, strlen(name)), PHD_SUPER_OFF(i) + off,
+				     (int)i == counts ? "the copy that counts" : "");
+}
+
+/* From where power recovery reads, or from an LSN that is asked for. */
+static void log_dump(const struct heap_file *h, const char *what, const char *lsn)
+{
+	uint64_t region = !strcmp(what, "wal") ? h->super.wal_off : h->super.ring_off, from;
+	struct wal_view v;
+
+	if (!format_has_wal(&h->super))
+		fail("%s: a heap of durability PROCESS has no log", h->path);
+	wal_view_read(h, &v);
+	from = v.checkpoint.replay_lsn;
+	if (lsn && (!size_parse(lsn, &from) || from % 8))
+		usage_fail("dump: '%s' is no LSN, a multiple of 8", lsn);
+	if (!lsn && v.checkpoint_copy < 0)
+		fail("%s: no copy of its checkpoint is valid: say an LSN", h->path);
+	wal_print(h, region, from, v.checkpoint_copy < 0 ? v.coord.log_gen : v.checkpoint.log_gen);
 }
 
 static void region_print(const char *what, uint64_t off, uint64_t unit, uint64_t count)
 {
-	printf("  %-12s 0x%-10" PRIx64 " %6" PRIu64 " bytes x %" PRIu64 "\n", what, off, unit, count);
+	printf("  %-14s 0x%-10" PRIx64 " %6" PRIu64 " bytes x %" PRIu64 "\n", what, off, unit, count);
 }
 
 static void list_print(const struct heap_file *h)
@@ -302,6 +336,11 @@ static void list_print(const struct heap_file *h)
 	printf("WHAT is one of:\n");
 	region_print("super [N]", 0, PHD_SECTOR_SIZE, 2);
 	region_print("state [N]", PHD_STATE_OFF(0), PHD_SECTOR_SIZE, 2);
+	if (format_has_wal(s) && h->super_copy >= 0) {
+		region_print("checkpoint [N]", PHD_CHECKPOINT_OFF(0), PHD_SECTOR_SIZE, 2);
+		region_print("wal [LSN]", s->wal_off, 1, s->wal_size);
+		region_print("ring [LSN]", s->ring_off, 1, s->wal_size);
+	}
 	if (h->super_copy >= 0) {
 		region_print("coord", s->coord_off, sizeof(struct phd_coord), 1);
 		region_print("member N", s->member_off, sizeof(struct phd_member), s->member_count);
@@ -354,12 +393,14 @@ static void dump(const struct heap_file *h, const char *what, const char *arg)
 		struct_at_dump(h, what, at);
 		return;
 	}
-	if (!strcmp(what, "super") || !strcmp(what, "state")) {
+	if (copies_of(what)) {
 		copies_dump(h, what, arg);
 		return;
 	}
 	need_geometry(h);
-	if (!strcmp(what, "coord")) {
+	if (!strcmp(what, "wal") || !strcmp(what, "ring")) {
+		log_dump(h, what, arg);
+	} else if (!strcmp(what, "coord")) {
 		struct_print(h, struct_find("coord", 5), h->super.coord_off, "");
 	} else if (!strcmp(what, "head")) {
 		struct_print(h, struct_find("head", 4), h->super.head_off, "");

@@ -52,27 +52,32 @@ static const struct field phd_super_fields[] = {
 	FIELD(phd_super, journal_count, 'd'),
 	FIELD(phd_super, wal_off, 'x'),
 	FIELD(phd_super, wal_size, 'd'),
-	FIELD(phd_super, image_off, 'x'),
-	FIELD(phd_super, image_size, 'd'),
+	FIELD(phd_super, ring_off, 'x'),
+	FIELD(phd_super, lease_off, 'x'),
+	FIELD(phd_super, table_lease_off, 'x'),
 	FIELD(phd_super, limbo_off, 'x'),
 	FIELD(phd_super, layout, 't'),
 	FIELD(phd_super, crc, 'x'),
 };
 
 static const struct field phd_state_fields[] = {
-	FIELD(phd_state, magic, 'x'),
-	FIELD(phd_state, seq, 'd'),
-	FIELD(phd_state, boot_id, 'b'),
-	FIELD(phd_state, inode, 'd'),
-	FIELD(phd_state, birth_ns, 'd'),
-	FIELD(phd_state, clean, 'd'),
-	FIELD(phd_state, durability, 'd'),
-	FIELD(phd_state, epoch, 'd'),
-	FIELD(phd_state, checkpoint_lsn, 'd'),
-	FIELD(phd_state, log_gen, 'd'),
-	FIELD(phd_state, attachment_limit, 'd'),
-	FIELD(phd_state, open_gen, 'd'),
-	FIELD(phd_state, crc, 'x'),
+	FIELD(phd_state, magic, 'x'),	   FIELD(phd_state, seq, 'd'),
+	FIELD(phd_state, boot_id, 'b'),	   FIELD(phd_state, inode, 'd'),
+	FIELD(phd_state, birth_ns, 'd'),   FIELD(phd_state, clean, 'd'),
+	FIELD(phd_state, durability, 'd'), FIELD(phd_state, attachment_limit, 'd'),
+	FIELD(phd_state, open_gen, 'd'),   FIELD(phd_state, crc, 'x'),
+};
+
+static const struct field phd_checkpoint_fields[] = {
+	FIELD(phd_checkpoint, magic, 'x'),     FIELD(phd_checkpoint, seq, 'd'),
+	FIELD(phd_checkpoint, log_gen, 'd'),   FIELD(phd_checkpoint, replay_lsn, 'd'),
+	FIELD(phd_checkpoint, epoch_lsn, 'd'), FIELD(phd_checkpoint, lane_gen_limit, 'd'),
+	FIELD(phd_checkpoint, crc, 'x'),
+};
+
+static const struct field phd_wal_fields[] = {
+	FIELD(phd_wal, lsn, 'd'),  FIELD(phd_wal, log_gen, 'd'), FIELD(phd_wal, size, 'd'),
+	FIELD(phd_wal, kind, 'd'), FIELD(phd_wal, crc, 'x'),
 };
 
 static const struct field phd_coord_fields[] = {
@@ -94,6 +99,37 @@ static const struct field phd_coord_fields[] = {
 	FIELD(phd_coord, recovered_count, 'd'),
 	FIELD(phd_coord, reap, 'd'),
 	FIELD(phd_coord, lane_limit, 'd'),
+	FIELD(phd_coord, append, 'w'),
+	FIELD(phd_coord, tail, 'd'),
+	FIELD(phd_coord, head_lease, 'd'),
+	FIELD(phd_coord, commit_count, 'd'),
+	FIELD(phd_coord, commit_bytes, 'd'),
+	FIELD(phd_coord, image_bytes, 'd'),
+	FIELD(phd_coord, durable, 'd'),
+	FIELD(phd_coord, flush_count, 'd'),
+	FIELD(phd_coord, flush_bytes, 'd'),
+	FIELD(phd_coord, flush_ns, 'd'),
+	FIELD(phd_coord, flush_covered, 'd'),
+	FIELD(phd_coord, flush_goal, 'd'),
+	FIELD(phd_coord, flush_patience, 'd'),
+	FIELD(phd_coord, flush, 'w'),
+	FIELD(phd_coord, flush_start_ns, 'd'),
+	FIELD(phd_coord, flush_end_ns, 'd'),
+	FIELD(phd_coord, flush_turn, 'd'),
+	FIELD(phd_coord, flush_target, 'd'),
+	FIELD(phd_coord, epoch, 'd'),
+	FIELD(phd_coord, replay_lsn, 'd'),
+	FIELD(phd_coord, epoch_lsn, 'd'),
+	FIELD(phd_coord, log_gen, 'd'),
+	FIELD(phd_coord, lane_gen_limit, 'd'),
+	FIELD(phd_coord, changed, 'd'),
+	FIELD(phd_coord, checkpoint, 'w'),
+	FIELD(phd_coord, checkpoint_count, 'd'),
+	FIELD(phd_coord, checkpoint_ns, 'd'),
+	FIELD(phd_coord, checkpoint_start_ns, 'd'),
+	FIELD(phd_coord, stall_count, 'd'),
+	FIELD(phd_coord, stall_ns, 'd'),
+	FIELD(phd_coord, lease_cursor, 'd'),
 };
 
 static const struct field phd_member_fields[] = {
@@ -111,7 +147,7 @@ static const struct field phd_lane_fields[] = {
 	FIELD(phd_lane, ext_off, 'x'),	   FIELD(phd_lane, lsn, 'd'),
 	FIELD(phd_lane, owner, 'x'),	   FIELD(phd_lane, wait_gen, 'x'),
 	FIELD(phd_lane, wait_stripe, 'x'), FIELD(phd_lane, note_overflow, 'd'),
-	FIELD(phd_lane, notes, 'b'),
+	FIELD(phd_lane, notes, 'b'),	   FIELD(phd_lane, rollback_count, 'd'),
 };
 
 static const struct field phd_record_fields[] = {
@@ -168,11 +204,22 @@ static const struct field phd_words_fields[] = {
 	FIELD(phd_words, latch, 'w'),
 };
 
+static const struct field phd_lease_fields[] = {
+	FIELD(phd_lease, page, 'd'),
+	FIELD(phd_lease, alloc_lsn, 'd'),
+};
+
+static const struct field phd_table_lease_fields[] = {
+	FIELD(phd_table_lease, bits, 'd'),
+	FIELD(phd_table_lease, desc, 'd'),
+};
+
 const struct struct_info struct_table[] = {
-	STRUCT(phd_super),   STRUCT(phd_state),	      STRUCT(phd_coord),  STRUCT(phd_member),
-	STRUCT(phd_stripe),  STRUCT(phd_lane),	      STRUCT(phd_record), STRUCT(phd_log_ext),
-	STRUCT(phd_head),    STRUCT(phd_root),	      STRUCT(phd_type),	  STRUCT(phd_hold),
-	STRUCT(phd_permits), STRUCT(phd_permit_cell), STRUCT(phd_bits),	  STRUCT(phd_words),
+	STRUCT(phd_super),	STRUCT(phd_state),	 STRUCT(phd_coord),  STRUCT(phd_member),
+	STRUCT(phd_stripe),	STRUCT(phd_lane),	 STRUCT(phd_record), STRUCT(phd_log_ext),
+	STRUCT(phd_head),	STRUCT(phd_root),	 STRUCT(phd_type),   STRUCT(phd_hold),
+	STRUCT(phd_permits),	STRUCT(phd_permit_cell), STRUCT(phd_bits),   STRUCT(phd_words),
+	STRUCT(phd_checkpoint), STRUCT(phd_wal),	 STRUCT(phd_lease),  STRUCT(phd_table_lease),
 };
 const unsigned struct_count = sizeof struct_table / sizeof struct_table[0];
 

@@ -252,7 +252,9 @@ const char *heap_file_state_text(const struct heap_file *h)
 		return "clean";
 	if (!h->same_file)
 		return "copied without a clean close";
-	return h->same_boot ? "not closed cleanly" : "of another boot";
+	if (h->same_boot)
+		return "not closed cleanly";
+	return format_has_wal(&h->super) ? "cut off" : "of another boot";
 }
 
 static int super_read(struct heap_file *h, bool allow_damaged, char *ret_error, size_t size)

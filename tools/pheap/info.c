@@ -14,7 +14,9 @@
 #include "format.h"
 #include "heap_file.h"
 #include "members.h"
+#include "place.h"
 #include "resources.h"
+#include "wal_view.h"
 
 #define TYPE_LAST PHD_TYPE_PERMITS /* the highest number that a block can have */
 
@@ -115,13 +117,33 @@ static void directory_sum(const struct heap_file *h, struct sums *s)
 		free_sum(s, h->chunk_count - next);
 }
 
-static void lanes_sum(const struct heap_file *h, struct sums *s)
+/* Generations of lanes that power recovery has moved on begin far above 0. */
+#define GEN_MOVED (1ull << 33)
+
+static uint64_t gen_start(const struct heap_file *h)
 {
+	uint64_t least = UINT64_MAX;
+
 	for (uint32_t i = 0; i < h->super.lane_count; i++) {
 		struct phd_lane lane;
 
 		heap_file_read(h, h->super.lane_off + i * sizeof lane, &lane, sizeof lane);
-		s->tx_count += PHD_STATE_GEN(lane.state); /* grows by one with each */
+		if (PHD_STATE_GEN(lane.state) < least)
+			least = PHD_STATE_GEN(lane.state);
+	}
+	return least >= GEN_MOVED ? least : 0;
+}
+
+static void lanes_sum(const struct heap_file *h, struct sums *s)
+{
+	uint64_t start = gen_start(h);
+
+	for (uint32_t i = 0; i < h->super.lane_count; i++) {
+		struct phd_lane lane;
+
+		heap_file_read(h, h->super.lane_off + i * sizeof lane, &lane, sizeof lane);
+		if (PHD_STATE_GEN(lane.state) > start)
+			s->tx_count += PHD_STATE_GEN(lane.state) - start; /* grows by one with each */
 		s->lane_active_count += PHD_STATE_STEP(lane.state) != PHD_STEP_IDLE;
 	}
 }
@@ -223,17 +245,20 @@ static void advice_text(const struct heap_file *h)
 	else if (!h->same_file)
 		printf("It was copied without a clean close");
 	else if (!h->same_boot)
-		printf("The machine went down before it was closed");
+		printf(format_has_wal(&h->super)
+			       ? "The machine went down, or a write to it failed, before it was closed"
+			       : "The machine went down before it was closed");
 	else
 		printf("Nobody is attached, and it was not closed cleanly");
 	printf(": numbers as before recovery.\n'pheap-fsck -n %s' says what recovery will do; ", h->path);
-	if (h->state_copy >= 0 && h->same_file && h->same_boot)
-		printf("opening it recovers it.\n");
+	if (h->state_copy >= 0 && h->same_file && (h->same_boot || format_has_wal(&h->super)))
+		printf("opening it recovers it%s.\n", h->same_boot ? "" : " from its log");
 	else
 		printf("programs are refused; 'pheap-fsck -y %s' accepts it.\n", h->path);
 }
 
-static void text_print(const struct heap_file *h, const struct sums *s, const struct members *m)
+static void text_print(const struct heap_file *h, const struct sums *s, const struct members *m,
+		       const struct place *place, const struct wal_view *wal)
 {
 	uint64_t data = h->chunk_count * PHD_CHUNK_SIZE, journal = h->super.journal_count * PHD_CHUNK_SIZE;
 	uint64_t free_size = s->chunk_free_count * PHD_CHUNK_SIZE;
@@ -244,11 +269,11 @@ static void text_print(const struct heap_file *h, const struct sums *s, const st
 	uuid_print(h->super.uuid);
 	printf("\nlayout:        %s\n",
 	       plain_text(h->super.layout, sizeof h->super.layout, layout, sizeof layout));
-	printf("format:        %u.%u, durability PROCESS%s\n", h->super.version >> 16,
-	       h->super.version & 0xffff,
-	       heap_file_ephemeral(h) ? ", ephemeral: it goes with its last user" : "");
+	printf("format:        %u.%u, durability %s%s\n", h->super.version >> 16, h->super.version & 0xffff,
+	       durability_text(h), heap_file_ephemeral(h) ? ", ephemeral: it goes with its last user" : "");
 	printf("file:          %s (%s on disk), may grow to %s\n", size_text(h->size, a, sizeof a),
 	       size_text(h->allocated_size, b, sizeof b), size_text(h->super.size_max, c, sizeof c));
+	place_print(place);
 	printf("data:          %" PRIu64 " chunks of %u bytes (%s), at most %" PRIu64 "\n", h->chunk_count,
 	       PHD_CHUNK_SIZE, size_text(data, a, sizeof a), h->super.chunk_max);
 	printf("in blocks:     %s (%" PRIu64 " %%) in %" PRIu64 " blocks, %" PRIu64 " runs, %" PRIu64
@@ -261,6 +286,7 @@ static void text_print(const struct heap_file *h, const struct sums *s, const st
 	       size_text(s->chunk_free_run_max * PHD_CHUNK_SIZE, a, sizeof a));
 	printf("journal:       %s, and %u lanes of %s\n", size_text(journal, a, sizeof a),
 	       h->super.lane_count, size_text(h->super.lane_log_size, b, sizeof b));
+	wal_view_print(h, wal);
 	printf("transactions:  %" PRIu64 " ended, %" PRIu64 " in flight\n", s->tx_count,
 	       s->lane_active_count);
 	types_text(s);
@@ -314,7 +340,8 @@ static void members_json(const struct members *m)
 	printf("]");
 }
 
-static void json_all(const struct heap_file *h, const struct sums *s, const struct members *m)
+static void json_all(const struct heap_file *h, const struct sums *s, const struct members *m,
+		     const struct place *place, const struct wal_view *wal)
 {
 	const struct {
 		const char *name;
@@ -344,6 +371,7 @@ static void json_all(const struct heap_file *h, const struct sums *s, const stru
 		{"tx_count", s->tx_count},
 		{"impossible_descriptors", s->odd_count},
 	};
+	static const char *const levels[] = {"?", "process", "epoch", "sync"};
 	char layout[PHD_NAME_SIZE];
 
 	printf("{\"file\": ");
@@ -352,9 +380,12 @@ static void json_all(const struct heap_file *h, const struct sums *s, const stru
 	uuid_print(h->super.uuid);
 	printf("\", \"layout\": ");
 	json_print(plain_text(h->super.layout, sizeof h->super.layout, layout, sizeof layout));
-	printf(", \"durability\": \"process\", \"ephemeral\": %s", heap_file_ephemeral(h) ? "true" : "false");
+	printf(", \"durability\": \"%s\", \"ephemeral\": %s", levels[h->super.durability & 3],
+	       heap_file_ephemeral(h) ? "true" : "false");
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
 		printf(",\n \"%s\": %" PRIu64, rows[i].name, rows[i].value);
+	place_json(place);
+	wal_view_json(h, wal);
 	types_json(s);
 	members_json(m);
 	printf("}\n");
@@ -363,6 +394,8 @@ static void json_all(const struct heap_file *h, const struct sums *s, const stru
 static void all_print(const struct heap_file *h, const struct members *m, bool json)
 {
 	struct sums s = {0};
+	struct place place;
+	struct wal_view wal;
 
 	s.types = calloc(TYPE_LAST + 1, sizeof *s.types);
 	if (!s.types)
@@ -370,10 +403,12 @@ static void all_print(const struct heap_file *h, const struct members *m, bool j
 	directory_sum(h, &s);
 	lanes_sum(h, &s);
 	types_read(h, &s);
+	place_read(h->fd, h->path, &place);
+	wal_view_read(h, &wal);
 	if (json)
-		json_all(h, &s, m);
+		json_all(h, &s, m, &place, &wal);
 	else
-		text_print(h, &s, m);
+		text_print(h, &s, m, &place, &wal);
 	free(s.types);
 }
 

@@ -17,7 +17,8 @@
 #endif
 
 static const char usage_text[] =
-	"Usage: pheap create [--size N] [--max N] [--layout NAME] [--lanes N] [--members N] FILE\n"
+	"Usage: pheap create [--size N] [--max N] [--durability LEVEL] [--journal N] [--epoch MS]\n"
+	"                    [--layout NAME] [--lanes N] [--members N] FILE\n"
 	"       pheap info [--members] [--resources] [--json] FILE\n"
 	"       pheap dump FILE [WHAT]\n"
 	"       pheap top [--interval SECONDS] [--count N | --once] FILE\n"
@@ -36,12 +37,17 @@ static const char usage_text[] =
 	"Exit code: 0 done, 1 failed, 2 usage; of run, the command's. To check a heap, see pheap-fsck(8).\n";
 
 static const char create_usage[] =
-	"Usage: pheap create [--size N] [--max N] [--layout NAME] [--lanes N] [--members N] FILE\n"
-	"  --size N       bytes to begin with (K, M, G, T: powers of 1024)\n"
-	"  --max N        bytes it may grow to; cannot be changed later\n"
-	"  --layout NAME  name of the data's layout, at most 63 bytes\n"
-	"  --lanes N      lanes; a thread takes one, a process one more once it allocates\n"
-	"  --members N    processes that can be attached at once\n";
+	"Usage: pheap create [--size N] [--max N] [--durability LEVEL] [--journal N] [--epoch MS]\n"
+	"                    [--layout NAME] [--lanes N] [--members N] FILE\n"
+	"  --size N            bytes to begin with (K, M, G, T: powers of 1024)\n"
+	"  --max N             bytes it may grow to; cannot be changed later\n"
+	"  --durability LEVEL  sync: what was committed survives a power cut (the default);\n"
+	"                      epoch: but for the last moments; process: it survives the end of processes\n"
+	"  --journal N         bytes of the log\n"
+	"  --epoch MS          with epoch: what a power cut may lose, in milliseconds\n"
+	"  --layout NAME       name of the data's layout, at most 63 bytes\n"
+	"  --lanes N           lanes; a thread takes one, a process one more once it allocates\n"
+	"  --members N         processes that can be attached at once\n";
 
 static uint64_t size_option(const char *name, const char *text)
 {
@@ -60,6 +66,19 @@ static uint32_t count_option(const char *name, const char *text, uint32_t max)
 	if (!size_parse(text, &n) || !n || n > max)
 		usage_fail("%s %s: give a number from 1 to %u", name, text, max);
 	return (uint32_t)n;
+}
+
+static uint32_t durability_option(const char *text)
+{
+	static const struct {
+		const char *name;
+		uint32_t level;
+	} levels[] = {{"process", PHEAP_PROCESS}, {"epoch", PHEAP_EPOCH}, {"sync", PHEAP_SYNC}};
+
+	for (unsigned i = 0; i < sizeof levels / sizeof levels[0]; i++)
+		if (!strcmp(text, levels[i].name))
+			return levels[i].level;
+	usage_fail("--durability %s: give sync, epoch or process", text);
 }
 
 static void created_print(const char *path, const struct pheap_info *info)
@@ -83,6 +102,9 @@ int command_create(int argc, char **argv)
 	static const struct option options[] = {
 		{"size", required_argument, NULL, 's'},
 		{"max", required_argument, NULL, 'm'},
+		{"durability", required_argument, NULL, 'd'},
+		{"journal", required_argument, NULL, 'j'},
+		{"epoch", required_argument, NULL, 'e'},
 		{"layout", required_argument, NULL, 'l'},
 		{"lanes", required_argument, NULL, 'n'},
 		{"members", required_argument, NULL, 'p'},
@@ -94,7 +116,6 @@ int command_create(int argc, char **argv)
 	pheap *h;
 	int c, rc;
 
-	opt.durability = PHEAP_PROCESS;
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
 		switch (c) {
 		case 's':
@@ -102,6 +123,15 @@ int command_create(int argc, char **argv)
 			break;
 		case 'm':
 			opt.max_size = size_option("--max", optarg);
+			break;
+		case 'd':
+			opt.durability = durability_option(optarg);
+			break;
+		case 'j':
+			opt.journal_size = size_option("--journal", optarg);
+			break;
+		case 'e':
+			opt.epoch_ms = count_option("--epoch", optarg, UINT32_MAX);
 			break;
 		case 'l':
 			opt.layout = optarg;

@@ -24,9 +24,11 @@ bool member_dead(const struct heap_file *h, uint32_t slot, uint64_t attachment)
 	return row.attachment == attachment;
 }
 
-static void lane_count(struct members *m, const struct phd_lane *lane, struct member_view *row)
+/* tail: of the log, 0 without one. */
+static void lane_count(struct members *m, const struct phd_lane *lane, uint64_t tail, struct member_view *row)
 {
 	unsigned step = PHD_STATE_STEP(lane->state);
+	bool committed = step == PHD_STEP_COMMITTED || (step == PHD_STEP_APPENDING && tail > lane->lsn);
 
 	m->lane_active_count += step != PHD_STEP_IDLE;
 	m->lane_used_count += lane->owner != 0;
@@ -35,15 +37,18 @@ static void lane_count(struct members *m, const struct phd_lane *lane, struct me
 	row->lane_count++;
 	row->active_count += step != PHD_STEP_IDLE;
 	row->waiting_count += lane->wait_stripe != 0;
-	row->redo_count += step == PHD_STEP_COMMITTED;
+	row->redo_count += committed;
 	/* A transaction that had changed nothing is not worth a mention, as in pheap_info. */
-	row->undo_count += step != PHD_STEP_IDLE && step != PHD_STEP_COMMITTED && PHD_USED_END(lane->used);
+	row->undo_count += step != PHD_STEP_IDLE && !committed && PHD_USED_END(lane->used);
 }
 
 static void lanes_count(const struct heap_file *h, struct members *m)
 {
+	uint64_t tail;
+
+	heap_file_read(h, h->super.coord_off + offsetof(struct phd_coord, tail), &tail, sizeof tail);
 	for (uint32_t i = 0; i < h->super.lane_count; i++)
-		lane_count(m, &m->lanes[i], (struct member_view *)(uintptr_t)members_of_lane(m, i));
+		lane_count(m, &m->lanes[i], tail, (struct member_view *)(uintptr_t)members_of_lane(m, i));
 }
 
 /* Lanes first: one whose owner is not among the rows then belongs to nobody who is attached. M1: the table,

@@ -46,6 +46,8 @@ struct lock_row {
 struct sample {
 	uint64_t at_ns;
 	struct phd_coord coord;
+	struct phd_coord coord_before; /* of the sample before */
+	double seconds;		       /* since then; 0: there is none */
 	struct members members;
 	double *rates;		/* by member, transactions per second */
 	double rate;		/* of all; below 0: nothing to compare with */

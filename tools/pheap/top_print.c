@@ -11,8 +11,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "format.h"
 #include "process.h"
 #include "top.h"
+#include "wal_view.h"
 
 #define HELD_SHOWN_MAX 40u /* locks that nobody waits for, where there is no height to fill */
 #define NAMED_MAX 4u	   /* holders or waiters of one lock that are named */
@@ -134,6 +136,16 @@ static void header_print(const struct page *p)
 		  m->alive_count, m->count - m->alive_count, p->s->coord.recovered_count, m->lane_used_count,
 		  p->h->super.lane_count, m->lane_active_count, waiting_count(p->s));
 	row_print(p, "transactions: %s/s   mode: %s", rate, gate);
+}
+
+static void log_print(const struct page *p)
+{
+	char text[256];
+
+	if (!format_has_wal(&p->h->super))
+		return;
+	wal_line(p->h, &p->s->coord, &p->s->coord_before, p->s->seconds, text, sizeof text);
+	row_print(p, "%s", text);
 }
 
 static void poison_print(const struct page *p)
@@ -332,7 +344,8 @@ void sample_print(const struct heap_file *h, const struct sample *s, unsigned he
 		  FILE *out)
 {
 	struct page p = {.h = h, .s = s, .out = out, .width = width};
-	unsigned fixed = HEADER_ROWS + (s->coord.poison != 0) + 4; /* two headings, a blank row above each */
+	unsigned fixed = HEADER_ROWS + (s->coord.poison != 0) + format_has_wal(&h->super) +
+			 4; /* two headings, a blank row above each */
 	size_t count, lock_rows, member_rows = s->members.count;
 	struct group *groups = groups_make(s, &count);
 
@@ -354,6 +367,7 @@ void sample_print(const struct heap_file *h, const struct sample *s, unsigned he
 		}
 	}
 	header_print(&p);
+	log_print(&p);
 	poison_print(&p);
 	fputc('\n', out);
 	members_show(&p, (unsigned)member_rows);

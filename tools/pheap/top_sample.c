@@ -216,6 +216,8 @@ static void rates_compare(const struct heap_file *h, struct sample *s, const str
 	if (seconds <= 0)
 		return;
 	s->rate = 0;
+	s->seconds = seconds;
+	s->coord_before = before->coord;
 	for (uint32_t i = 0; i < h->super.lane_count; i++) {
 		const struct phd_lane *now = &s->members.lanes[i], *then = &before->members.lanes[i];
 		const struct member_view *owner = members_of_lane(&s->members, i);
