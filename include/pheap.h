@@ -20,7 +20,8 @@
  *
  * ONE WAY OUT. pheap_commit, pheap_abort and pheap_end always end the transaction (or the nested level)
  * they are given. pheap_end(tx, rc) serves as the single exit of a function; pheap_run is begin, function,
- * end, and runs again on -EDEADLK. An error from pheap_commit means that nothing happened.
+ * end, and runs again on -EDEADLK. An error from pheap_commit means that nothing happened,
+ * except PHEAP_EPOISONED of a SYNC heap: the flush failed, and whether the commit is on the disk is unknown.
  *
  * ISOLATION is chosen at begin and holds between threads and between processes:
  *	0			alone: no other transaction of any kind runs
@@ -29,13 +30,24 @@
  *	both			runs beside PHEAP_CONCURRENT ones, changes nothing: pheap_lock_shared
  * Reading outside of a transaction is isolated from nothing.
  *
- * DURABLE. This version has one level, PHEAP_PROCESS, which is also its default. A commit has survived the
- * death of every process, at any instruction, as soon as it returns; no flush is paid for. It has not
- * survived a power loss or a crash of the kernel. What is on the disk: a new heap when pheap_open returns,
- * and everything when the last process has closed the heap. A heap that was open when the machine went down
- * is refused with PHEAP_EREBOOT, never silently opened; pheap-fsck decides. A process that exits without
- * pheap_close is a process that died: its open transactions are rolled back, its commits stay, but the heap
- * is not marked clean.
+ * DURABLE. A heap has one of three levels, from its creation on. At each of them a commit has survived the
+ * death of every process, at any instruction, as soon as it is effective. What a power cut or a crash of the
+ * kernel leaves:
+ *	PHEAP_SYNC	the default: every commit that returned. Commits of all threads and processes that come
+ *			together share one flush; pheap_commit_async does not wait for it
+ *	PHEAP_EPOCH	all commits up to one of the last epoch_ms milliseconds (as long as somebody was attached), and
+ *			none after it; nearly as fast as PHEAP_PROCESS. A thread of the library makes checkpoints
+ *	PHEAP_PROCESS	nothing is promised: the heap is refused with PHEAP_EREBOOT, never silently opened;
+ *			pheap-fsck decides. No flush is paid for
+ * A transaction of SYNC that has changed nothing ends when all that it can have seen is durable. With SYNC and
+ * EPOCH the first store into a page after a checkpoint waits for a flush, once, unless a neighbour has brought it; one
+ * transaction changes at most a quarter of the journal (journal_size), new blocks included, else -E2BIG: large new blocks, of
+ * 64 KiB and more, mostly do not count. On file systems that live in memory (tmpfs) nothing survives. A sync that fails
+ * makes the heap refuse all further changes, in all processes, with PHEAP_EPOISONED; reading goes on; when all have closed
+ * it, the next open recovers what the disk has.
+ * At every level: a new heap is on the disk when pheap_open returns, and everything when the last process has closed
+ * it. A process that exits without pheap_close is a process that died: its open transactions are rolled back, its
+ * commits stay, but the heap is not marked clean. A copy of the file made while somebody has it open is refused.
  *
  * THREADS. A handle serves all threads. A transaction belongs to the thread that began it; a thread has one
  * per heap, and may have one in each of several heaps. A thread that ends with a transaction open aborts
@@ -81,7 +93,7 @@
  *    be a SIGBUS when the file could not be kept out of copy-on-write.
  *  - The heap's descriptor belongs to the library: a program that closes it gets -EBADF and loses its
  *    locks.
- *  - Not in this version: PHEAP_EPOCH, PHEAP_SYNC, PHEAP_GUARD. Asking for them is -EOPNOTSUPP.
+ *  - Not in this version: PHEAP_GUARD. Asking for it is -EOPNOTSUPP.
  *  - Anybody who may write the file can break it. No code pointers in it.
  *
  * ABORTS. These misuses end the process with a sentence on stderr: a call with a handle that is NULL or
@@ -96,7 +108,7 @@
  *           with PHEAP_READ.
  *  [space]  of calls that need room for blocks or in the log; each dooms. -ENOSPC: max_size is reached, or
  *           the file can not grow (disk full, quota, RLIMIT_FSIZE); -ENOMEM: the process's memory; -E2BIG:
- *           more than 32 GiB of log in one transaction; -EUSERS: all lanes are in use; -ETIMEDOUT: another
+ *           more than 32 GiB of log in one transaction, or with a journal more than a quarter of that; -EUSERS: all lanes are in use; -ETIMEDOUT: another
  *           process keeps the file's growth to itself for lock_timeout_ms; -EBADF: the heap's descriptor
  *           was closed; PHEAP_ECORRUPT; and what fallocate(2) or fcntl(2) gives, as -EIO.
  *  [wait]   of calls that wait for others. -ETIMEDOUT: lock_timeout_ms passed, the holder lives (the
@@ -151,10 +163,11 @@ typedef uint64_t pheap_savepoint_id;	    /* of a savepoint in one transaction */
 #define PHEAP_NEST 0x40000u	  /* inside a transaction of this thread: a level of it; else no effect */
 #define PHEAP_NOWAIT 0x80000u	  /* -EAGAIN instead of waiting */
 
-/* Durability: in pheap_open's flags or in its options. 0: the heap's, at creation PHEAP_PROCESS. */
+/* Durability: in pheap_open's flags or in its options; see DURABLE. 0: the heap's, at creation PHEAP_SYNC, with
+ * PHEAP_EPHEMERAL PHEAP_PROCESS. */
 #define PHEAP_PROCESS 0x1000000u /* commits survive the death of processes */
-#define PHEAP_EPOCH 0x2000000u	 /* not in this version: -EOPNOTSUPP */
-#define PHEAP_SYNC 0x3000000u	 /* not in this version: -EOPNOTSUPP */
+#define PHEAP_EPOCH 0x2000000u	 /* and power cuts, but for the last epoch_ms */
+#define PHEAP_SYNC 0x3000000u	 /* and power cuts */
 
 /* --- codes of its own: all others are -errno ---------------------------------------------------------- */
 
@@ -162,7 +175,7 @@ typedef uint64_t pheap_savepoint_id;	    /* of a savepoint in one transaction */
 #define PHEAP_EFORMAT (-5002)	/* not a heap, or a format or feature that this library does not know */
 #define PHEAP_ELAYOUT (-5003)	/* layout, a type, or a root's type or size differ from the file's */
 #define PHEAP_EREBOOT (-5004)	/* open when the machine went down, or copied while open: pheap-fsck */
-#define PHEAP_EPOISONED (-5005) /* a recovery or a sync failed: no more changes until pheap-fsck has run */
+#define PHEAP_EPOISONED (-5005) /* a recovery or a sync failed: no more changes until it is opened anew, or pheap-fsck has run */
 #define PHEAP_EFORKED (-5006)	/* a handle, or a transaction, of the parent process */
 #define PHEAP_EACTIVE (-5007)	/* a transaction is open: of this thread (begin), of the process (close) */
 #define PHEAP_EENDED (-5008)	/* the transaction has ended */
@@ -192,7 +205,7 @@ struct pheap_type {
 struct pheap_options {
 	/* sizeof(struct pheap_options). A field set that the library does not know: -E2BIG. */
 	uint64_t size;
-	/* 0 or PHEAP_PROCESS; not another one than the flags say. */
+	/* 0 or a level; not another one than the flags say, or than the heap's. */
 	uint32_t durability;
 	/* Creation: permission bits, before the umask. 0: 0600. */
 	uint32_t mode;
@@ -201,10 +214,13 @@ struct pheap_options {
 	/* Creation: bytes it may grow to and that every process maps, for ever; 65536 to 2^46.
 	 * 0: 4 GiB, or 16 times an initial_size above 256 MiB. */
 	uint64_t max_size;
-	/* Creation: bytes kept aside for long logs, beside the 1/42 of the heap that never holds blocks and is
-	 * enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to 1 MiB. */
+	/* Creation. SYNC, EPOCH: bytes of the journal, and as many again in memory and file for its ring; 32768 to 2^40. A
+	 * quarter of it bounds a transaction, half of it is what makes a checkpoint. 0: 16 MiB, or a quarter of initial_size if
+	 * that is given; at most 1/16 of max_size. PROCESS: bytes kept aside for long logs, beside the 1/42 of the heap
+	 * that never holds blocks and is enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to
+	 * 1 MiB. */
 	uint64_t journal_size;
-	/* Creation: noted in the file, without effect in this version. */
+	/* Creation, EPOCH: milliseconds of commits that a power cut may take. 0: 1000. */
 	uint32_t epoch_ms;
 	/* Milliseconds until a wait for somebody who lives is -ETIMEDOUT, for all threads of this
 	 * process and for pheap_open itself; as its first open of the file said. 0: 10000. */
@@ -242,7 +258,7 @@ struct pheap_info {
 	uint64_t max_size;	    /* bytes it may grow to */
 	uint64_t chunk_count;	    /* chunks that the file backs now */
 	uint64_t chunk_size;	    /* bytes of one: 4096 */
-	uint32_t durability;	    /* PHEAP_PROCESS */
+	uint32_t durability;	    /* PHEAP_PROCESS, PHEAP_EPOCH or PHEAP_SYNC */
 	uint32_t format_version;    /* of the file: major << 16 | minor */
 	char layout[64];	    /* as stored at creation; "" if none */
 	uint64_t member;	    /* as pheap_member */
@@ -273,6 +289,18 @@ struct pheap_stats {
 	uint64_t private_size;	 /* bytes of this process's memory used for this heap, about */
 	uint32_t member_count;	 /* processes attached now, or dead and not recovered yet */
 	uint32_t lane_count;	 /* lanes taken now */
+	/* Of SYNC and EPOCH, since the first open after the heap was closed or the machine went down. */
+	uint64_t journal_used;	   /* bytes of the journal in use */
+	uint64_t flush_count;	   /* flushes of the journal */
+	uint64_t flush_ns;	   /* nanoseconds spent in them */
+	uint64_t flush_size;	   /* bytes written by them */
+	uint64_t commit_count;	   /* SYNC: commits in the journal; / flush_count: how many share a flush */
+	uint64_t commit_size;	   /* SYNC: bytes of their records */
+	uint64_t image_size;	   /* bytes of images of pages */
+	uint64_t checkpoint_count; /* checkpoints */
+	uint64_t checkpoint_ns;	   /* nanoseconds spent in them */
+	uint64_t stall_count;	   /* times that somebody waited for room in the journal */
+	uint64_t stall_ns;	   /* nanoseconds, together */
 };
 
 /* --- opening and closing ------------------------------------------------------------------------------ */
@@ -442,13 +470,13 @@ PHEAP_MUST int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret);
  * woken; pheap_on_end functions run. Needs no space. Durable on return: see DURABLE. A nested level: see
  * pheap_begin.
  * Returns 0, or, rolled back: the code that doomed it; -EINVAL: a block freed here was freed by another
- * transaction meanwhile; [wait]. Or, nothing ended: the first four of [tx].
+ * transaction meanwhile; [wait]; [space]. PHEAP_EPOISONED: see DURABLE. Or, nothing ended: the first four of [tx].
  */
 PHEAP_MUST int pheap_commit(pheap_tx *tx);
 
 /*
- * As pheap_commit. *ret_lsn, if ret_lsn is not NULL, is for pheap_wait: in this version 0, there is nothing
- * to wait for.
+ * As pheap_commit, but returns when the commit is effective, and visible to others, not when it is durable. *ret_lsn, if
+ * ret_lsn is not NULL, is for pheap_wait; 0 with PHEAP_PROCESS.
  */
 PHEAP_MUST int pheap_commit_async(pheap_tx *tx, uint64_t *ret_lsn);
 
@@ -473,8 +501,10 @@ PHEAP_MUST int pheap_end(pheap_tx *tx, int rc);
 PHEAP_MUST int pheap_run(pheap *h, uint32_t flags, int (*fn)(pheap_tx *tx, void *arg), void *arg);
 
 /*
- * Waits until the commit that returned lsn is durable; timeout_ms -1: for ever, 0: asks. In this version
- * lsn is 0 and the answer 0. Returns 0, or -EINVAL (no commit returned that), PHEAP_EFORKED.
+ * Waits until the commit that returned lsn is durable, and all before it; timeout_ms -1: as long as it takes, 0: asks. With
+ * PHEAP_EPOCH that is a checkpoint, which this call makes if nobody does.
+ * Returns 0 (at once with lsn 0), or -EAGAIN, -ETIMEDOUT: not yet; -EINVAL (no commit returned that), PHEAP_EPOISONED,
+ * PHEAP_EFORKED.
  */
 PHEAP_API int pheap_wait(pheap *h, uint64_t lsn, int32_t timeout_ms);
 

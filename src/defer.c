@@ -190,7 +190,8 @@ static int record_add(pheap_tx *tx, uint32_t kind, uint64_t off, const char *src
 		n -= step;
 	}
 	tx->has_publishes |= kind == PHD_REC_PUBLISH;
-	tx->has_defers = tx->extras = tx->applies = tx->modify_long = true;
+	tx->has_defers = tx->applies = true;
+	tx->extras = tx->modify_long = 1;
 	return 0;
 }
 

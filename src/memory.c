@@ -103,7 +103,7 @@ static int undo_log(pheap_tx *tx, uint64_t off, size_t n)
 	rc = undo_append(tx, off, n);
 	if (rc == 0) {
 		ph_cover_add_range(&tx->cover, off, n);
-		tx->modify_long = tx->extras = true;
+		tx->modify_long = tx->extras = 1;
 	}
 	return rc;
 }

@@ -61,7 +61,6 @@ extern int ph_mutant;
 #define PH_MUTANT_RING_EARLY 38	     /* ring-reuse: before the sector is durable */
 #define PH_MUTANT_ACK_EARLY 39	     /* wal-ack: commit does not wait */
 #define PH_MUTANT_EXTENT_LATE 40     /* extent-durable: not flushed */
-#define PH_MUTANT_IMAGES_ALL 41	     /* recovery applies images of epochs before the checkpoint's */
 #define PH_MUTANT_OLDEST_LAST 42     /* recovery applies the oldest image first, and so the newest wins */
 #define PH_MUTANT_CRC_FORGOT 43	     /* recovery believes a record without its checksum */
 #define PH_MUTANT_POWER_EARLY 45     /* power-last: the sector before what was recovered is durable */

@@ -82,7 +82,8 @@ static int record_append(pheap_tx *tx, uint64_t target, const void *payload, siz
 	}
 	memcpy(tx->log.next + sizeof(struct phd_record), payload, n);
 	*ret_pos = ph_log_push(&tx->log, tx->lane, target, n);
-	tx->extras = tx->applies = true;
+	tx->extras = 1;
+	tx->applies = true;
 	return 0;
 }
 

@@ -289,7 +289,7 @@ static int images_apply(struct pheap *h, const struct found *f)
 			record_at(f, PH_MUTANT(PH_MUTANT_OLDEST_LAST) ? f->count - 1 - i : i);
 		int rc;
 
-		if (w->lsn < f->sector.epoch_lsn && !PH_MUTANT(PH_MUTANT_IMAGES_ALL))
+		if (w->lsn < f->sector.epoch_lsn)
 			continue;
 		if (w->kind != PHD_WAL_IMAGE && w->kind != PHD_WAL_SWITCH)
 			continue;

@@ -97,6 +97,25 @@ static uint64_t private_size(pheap *h)
 	return n;
 }
 
+static void wal_stats(const pheap *h, struct pheap_stats *s)
+{
+	const struct phd_coord *c = h->coord;
+
+	if (!h->leased)
+		return;
+	s->journal_used = ph_wal_tail(h) - __atomic_load_n(&c->replay_lsn, __ATOMIC_RELAXED);
+	s->flush_count = __atomic_load_n(&c->flush_count, __ATOMIC_RELAXED);
+	s->flush_ns = __atomic_load_n(&c->flush_ns, __ATOMIC_RELAXED);
+	s->flush_size = __atomic_load_n(&c->flush_bytes, __ATOMIC_RELAXED);
+	s->commit_count = __atomic_load_n(&c->commit_count, __ATOMIC_RELAXED);
+	s->commit_size = __atomic_load_n(&c->commit_bytes, __ATOMIC_RELAXED);
+	s->image_size = __atomic_load_n(&c->image_bytes, __ATOMIC_RELAXED);
+	s->checkpoint_count = __atomic_load_n(&c->checkpoint_count, __ATOMIC_RELAXED);
+	s->checkpoint_ns = __atomic_load_n(&c->checkpoint_ns, __ATOMIC_RELAXED);
+	s->stall_count = __atomic_load_n(&c->stall_count, __ATOMIC_RELAXED);
+	s->stall_ns = __atomic_load_n(&c->stall_ns, __ATOMIC_RELAXED);
+}
+
 int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size)
 {
 	struct pheap_stats s = {0};
@@ -117,7 +136,8 @@ int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size)
 	}
 	if (ph_os->file_info(h->fd, &info) == 0)
 		s.file_size = info.size;
-	s.journal_size = h->super.journal_count * PHD_CHUNK_SIZE +
+	wal_stats(h, &s);
+	s.journal_size = h->super.wal_size + h->super.journal_count * PHD_CHUNK_SIZE +
 			 (uint64_t)h->super.lane_count * h->super.lane_log_size;
 	s.directory_size = h->data_off - h->super.desc_off;
 	s.private_size = private_size(h);

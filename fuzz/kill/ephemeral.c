@@ -56,6 +56,7 @@ static int options_open(uint32_t flags, pheap **ret)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 
+	opt.durability = PHEAP_PROCESS;
 	opt.mode = 0600;
 	opt.max_size = 256u << 10;
 	opt.member_count = 6;

@@ -30,6 +30,7 @@ static struct memfile files[MEMFILE_COUNT];
 static struct description descriptions[FD_COUNT];
 static struct ph_file_info identity = {.inode = 4711, .birth_ns = 1};
 static uint8_t identity_boot[16] = {1};
+static uint32_t boot;
 static uint64_t now_ns = 1000000000u, random_state;
 bool (*memfile_waits)(const uint32_t *word, uint32_t seen);
 
@@ -53,7 +54,7 @@ void memfile_clear(struct memfile *f)
 	f->size = 0;
 	f->named = false;
 	f->space = 0;
-	f->written = NULL;
+	f->written = f->writing = f->synced = NULL;
 }
 
 void memfile_kill(struct memfile *f)
@@ -87,6 +88,11 @@ void memfile_seed(uint64_t seed)
 {
 	random_state = seed;
 	now_ns = 1000000000u;
+}
+
+void memfile_boot(uint32_t n)
+{
+	boot = n;
 }
 
 static struct description *description(int fd)
@@ -205,6 +211,19 @@ static int m_write(int fd, const void *buf, size_t n, uint64_t off)
 	return 0;
 }
 
+static int m_write_sync(int fd, const void *buf, size_t n, uint64_t off)
+{
+	struct memfile *f = description(fd)->file;
+	int rc;
+
+	if (f->writing)
+		f->writing(f, off, n);
+	rc = m_write(fd, buf, n, off);
+	if (!rc && f->synced)
+		f->synced(f, off, n);
+	return rc;
+}
+
 static int m_truncate(int fd, uint64_t size)
 {
 	return size_set(description(fd)->file, size);
@@ -219,7 +238,10 @@ static int m_allocate(int fd, uint64_t off, uint64_t n)
 
 static int m_sync(int fd)
 {
-	(void)description(fd);
+	struct memfile *f = description(fd)->file;
+
+	if (f->synced)
+		f->synced(f, 0, MEMFILE_ALL);
 	return 0;
 }
 
@@ -339,6 +361,31 @@ static int m_unmap(void *address, size_t n)
 	return 0;
 }
 
+static int m_map_sync(void *address, size_t n)
+{
+	for (unsigned i = 0; i < MEMFILE_COUNT; i++) {
+		uint64_t off = (uint64_t)((uintptr_t)address - (uintptr_t)files[i].bytes);
+
+		if (!files[i].bytes || off >= MEMFILE_CAPACITY)
+			continue;
+		n += off % 4096;
+		off -= off % 4096;
+		n = (n + 4095) / 4096 * 4096;
+		if (files[i].synced)
+			files[i].synced(&files[i], off, n);
+		return 0;
+	}
+	return -ENOMEM;
+}
+
+static int m_file_forget(int fd, void *address, size_t n)
+{
+	(void)description(fd);
+	(void)address;
+	(void)n;
+	return 0;
+}
+
 /* With one thread nobody else can change the word: waiting is over when the time is. */
 static int m_futex_wait(const uint32_t *word, uint32_t seen, uint64_t timeout_ns)
 {
@@ -354,6 +401,10 @@ static void m_futex_wake(const uint32_t *word, int count)
 {
 	(void)word;
 	(void)count;
+}
+
+static void m_yield(void)
+{
 }
 
 static int m_fence_register(void)
@@ -379,7 +430,8 @@ static int m_random(void *buf, size_t n)
 
 static int m_boot_id(uint8_t ret[16])
 {
-	memcpy(ret, identity_boot, 16);
+	for (unsigned i = 0; i < 16; i++)
+		ret[i] = (uint8_t)(identity_boot[i] ^ (i < 4 ? boot >> 8 * i : 0));
 	return 0;
 }
 
@@ -415,7 +467,7 @@ const struct ph_os memfile_os = {
 	.file_network = m_network,
 	.file_read = m_read,
 	.file_write = m_write,
-	.file_write_sync = m_write,
+	.file_write_sync = m_write_sync,
 	.file_truncate = m_truncate,
 	.file_allocate = m_allocate,
 	.file_sync = m_sync,
@@ -429,8 +481,11 @@ const struct ph_os memfile_os = {
 	.lock_test = m_lock_test,
 	.map = m_map,
 	.unmap = m_unmap,
+	.map_sync = m_map_sync,
+	.file_forget = m_file_forget,
 	.futex_wait = m_futex_wait,
 	.futex_wake = m_futex_wake,
+	.yield = m_yield,
 	.fence_register = m_fence_register,
 	.fence_all = m_fence_all,
 	.clock_ns = m_clock_ns,

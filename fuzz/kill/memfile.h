@@ -25,6 +25,7 @@
 #define MEMFILE_PAGES (MEMFILE_CAPACITY / MEMFILE_PAGE)
 
 #define MEMFILE_UNNAMED UINT64_MAX
+#define MEMFILE_ALL UINT64_MAX
 
 struct memfile {
 	char *bytes;   /* MEMFILE_CAPACITY of them */
@@ -34,6 +35,10 @@ struct memfile {
 	/* Called before up to 8 bytes at off, or (n 0) the size, to `off`, change by a call, or the name goes (n 0,
 	 * off MEMFILE_UNNAMED); may be NULL. */
 	void (*written)(struct memfile *f, uint64_t off, uint64_t n);
+	/* For those who cut the power; both may be NULL. Before the n bytes at off are written by a call that is to make
+	 * them durable; and when [off, off + n), or with MEMFILE_ALL the file, is durable. */
+	void (*writing)(struct memfile *f, uint64_t off, uint64_t n);
+	void (*synced)(struct memfile *f, uint64_t off, uint64_t n);
 };
 
 extern const struct ph_os memfile_os;
@@ -44,6 +49,8 @@ struct memfile *memfile_get(unsigned i);
 /* Takes identity from the real file at path. 0 or -errno. */
 int memfile_identity(const char *path);
 void memfile_seed(uint64_t seed);
+/* The n-th boot of the machine; 0 is the one of memfile_identity. */
+void memfile_boot(uint32_t n);
 /* Somebody who is attached and does nothing: holds the byte `off` shared. Returns a descriptor. */
 int memfile_bystander(struct memfile *f, uint64_t off);
 /* The process that has this descriptor is gone. */

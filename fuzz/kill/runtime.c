@@ -5,6 +5,8 @@
  */
 #include "runtime.h"
 
+#include "keeper.h"
+
 #include <string.h>
 
 uintptr_t kr_base;
@@ -19,6 +21,12 @@ void *__real_memset(void *dst, int c, size_t n);
 void *__wrap_memcpy(void *dst, const void *src, size_t n);
 void *__wrap_memmove(void *dst, const void *src, size_t n);
 void *__wrap_memset(void *dst, int c, size_t n);
+
+/* Each store is to be one of the calls that are played. */
+static __attribute__((constructor)) void keeper_off(void)
+{
+	ph_keeper_off = true;
+}
 
 static inline int watched(const volatile void *addr)
 {

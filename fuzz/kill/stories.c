@@ -469,6 +469,7 @@ static void base_make(void)
 	pheap_tx *tx;
 	pheap *h;
 
+	opt.durability = PHEAP_PROCESS;
 	opt.mode = 0600;
 	opt.max_size = opt.initial_size = 160u << 10;
 	opt.member_count = 8;

@@ -115,6 +115,7 @@ static void must(bool good, const char *what)
 void drive_options(struct pheap_options *opt)
 {
 	*opt = (struct pheap_options)PHEAP_OPTIONS_INIT;
+	opt->durability = PHEAP_PROCESS;
 	opt->lock_timeout_ms = 20;
 	opt->types = drive_types;
 	opt->type_count = DRIVE_TYPES;

@@ -78,6 +78,7 @@ static pheap *heap_open(uint32_t flags, uint64_t initial_size, uint64_t max_size
 	pheap *h = NULL;
 	int rc;
 
+	opt.durability = PHEAP_PROCESS;
 	opt.initial_size = initial_size;
 	opt.max_size = max_size;
 	opt.lock_timeout_ms = 1000;
@@ -171,6 +172,7 @@ static void step_create_large(void)
 	pheap *h;
 	int rc;
 
+	opt.durability = PHEAP_PROCESS;
 	opt.initial_size = 64 << 20;
 	opt.max_size = 128 << 20;
 	rc = pheap_open(path, PHEAP_CREATE, &opt, &h);
@@ -189,6 +191,7 @@ static void step_create_tight(void)
 		pheap *h = NULL;
 		int rc;
 
+		opt.durability = PHEAP_PROCESS;
 		unlink(filler);
 		sync();
 		fill(left);
@@ -372,6 +375,7 @@ static void step_limit(void)
 	pheap *h;
 	int rc;
 
+	opt.durability = PHEAP_PROCESS;
 	setrlimit(RLIMIT_FSIZE, &limit);
 	opt.initial_size = 2 << 20;
 	rc = pheap_open(path, PHEAP_CREATE, &opt, &h);

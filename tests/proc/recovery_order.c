@@ -259,6 +259,7 @@ static _Noreturn void child_main(enum role role)
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 	pheap *h = NULL;
 
+	opt.durability = PHEAP_PROCESS;
 	alarm(TIME_LIMIT_S);
 	opt.initial_size = HEAP_SIZE;
 	if (pheap_open(heap_path, PHEAP_CREATE, &opt, &h))

@@ -253,6 +253,7 @@ static int run(const char *path, int count, int rounds, uint64_t seed)
 	pheap *h = NULL;
 	int rc;
 
+	opt.durability = PHEAP_PROCESS;
 	opt.max_size = 256u << 20;
 	rc = pheap_open(path, PHEAP_CREATE, &opt, &h);
 	unlink(path); /* nothing to clean up, however this ends */

@@ -353,6 +353,7 @@ struct pheap_options crowd_options(void)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 
+	opt.durability = PHEAP_PROCESS;
 	opt.initial_size = 1u << 20;
 	opt.max_size = 16u << 20;
 	opt.member_count = 32;

@@ -230,7 +230,10 @@ static int finish(struct oracle *o)
 		return -1;
 	oracle_enter(o, ORACLE_OP_COMMIT);
 	o->phase = ORACLE_EITHER;
-	rc = oracle_below(&o->rng, 4) ? pheap_commit(o->tx) : pheap_end(o->tx, 0);
+	if (o->commit)
+		rc = o->commit(o);
+	else
+		rc = oracle_below(&o->rng, 4) ? pheap_commit(o->tx) : pheap_end(o->tx, 0);
 	if (rc) {
 		oracle_model_copy(&o->working, &o->committed);
 		if (rc == o->doomed || (!o->doomed && (rc == -ENOSPC || rc == -E2BIG)))
@@ -264,6 +267,8 @@ int oracle_tx(struct oracle *o)
 			rc = oracle_below(&o->rng, 2) ? step_rollback(o) : nest_end(o, false);
 		else
 			rc = step(o);
+		if (!rc && o->pause)
+			o->pause(o);
 	}
 	while (!rc && o->saved_count)
 		rc = nest_end(o, true);

@@ -75,6 +75,7 @@ struct oracle_model {
 	struct oracle_block slots[ORACLE_SLOTS];
 	struct oracle_held held[ORACLE_HELD];
 	struct oracle_permits permits[ORACLE_PERMITS]; /* by the names "p0" and "p1" */
+	uint64_t extra_off;			       /* a block that somebody else changes, 0: none */
 	uint64_t names[ORACLE_NAMES];		       /* block that name "n0", "n1", ... means; 0: none */
 	struct oracle_block reserved[ORACLE_RESERVED]; /* of the living process only: a crash takes them */
 };
@@ -143,6 +144,9 @@ struct oracle {
 	volatile enum oracle_op op;
 	/* How the user's own in-place stores are made; NULL: memcpy. Explorers count each of its steps. */
 	void (*store)(void *dst, const void *src, size_t n);
+	/* May be NULL: how a transaction commits; what happens between the calls of one. */
+	int (*commit)(struct oracle *o);
+	void (*pause)(struct oracle *o);
 	char why[256]; /* the violation, "" if none */
 	/* The calls of the current transaction in words, for the report of a violation. */
 	char trace[6000];

@@ -40,6 +40,7 @@ void oracle_model_copy(struct oracle_model *dst, const struct oracle_model *src)
 	dst->main_off = src->main_off;
 	dst->main_usable = src->main_usable;
 	dst->main = src->main;
+	dst->extra_off = src->extra_off;
 	memcpy(dst->names, src->names, sizeof(dst->names));
 	memcpy(dst->permits, src->permits, sizeof(dst->permits));
 	for (unsigned i = 0; i < ORACLE_HELD; i++) {
@@ -109,12 +110,12 @@ static bool model_has(const struct oracle_model *m, uint32_t whose, uint64_t off
 	for (unsigned i = 0; i < ORACLE_HELD; i++)
 		if (m->held[i].block.off == off && oracle_held_count(&m->held[i], whose))
 			return true;
-	return off == m->main_off;
+	return off == m->main_off || off == m->extra_off;
 }
 
 static int check_walk(pheap *h, const struct oracle_model *m, uint32_t whose, char *why, size_t n)
 {
-	unsigned count = 0, want = 1;
+	unsigned count = 0, want = m->extra_off ? 2 : m->main_off != 0;
 	uint64_t last = 0;
 
 	for (unsigned i = 0; i < ORACLE_SLOTS; i++)
