@@ -171,14 +171,15 @@ typedef uint64_t pheap_savepoint_id;	    /* of a savepoint in one transaction */
 
 /* --- codes of its own: all others are -errno ---------------------------------------------------------- */
 
-#define PHEAP_ECORRUPT (-5001)	/* the file is damaged: pheap-fsck */
-#define PHEAP_EFORMAT (-5002)	/* not a heap, or a format or feature that this library does not know */
-#define PHEAP_ELAYOUT (-5003)	/* layout, a type, or a root's type or size differ from the file's */
-#define PHEAP_EREBOOT (-5004)	/* open when the machine went down, or copied while open: pheap-fsck */
-#define PHEAP_EPOISONED (-5005) /* a recovery or a sync failed: no more changes until it is opened anew, or pheap-fsck has run */
-#define PHEAP_EFORKED (-5006)	/* a handle, or a transaction, of the parent process */
-#define PHEAP_EACTIVE (-5007)	/* a transaction is open: of this thread (begin), of the process (close) */
-#define PHEAP_EENDED (-5008)	/* the transaction has ended */
+#define PHEAP_ECORRUPT (-5001) /* the file is damaged: pheap-fsck */
+#define PHEAP_EFORMAT (-5002)  /* not a heap, or a format or feature that this library does not know */
+#define PHEAP_ELAYOUT (-5003)  /* layout, a type, or a root's type or size differ from the file's */
+#define PHEAP_EREBOOT (-5004)  /* open when the machine went down, or copied while open: pheap-fsck */
+#define PHEAP_EPOISONED \
+	(-5005)		      /* a recovery or a sync failed: no more changes; open it anew, or pheap-fsck */
+#define PHEAP_EFORKED (-5006) /* a handle, or a transaction, of the parent process */
+#define PHEAP_EACTIVE (-5007) /* a transaction is open: of this thread (begin), of the process (close) */
+#define PHEAP_EENDED (-5008)  /* the transaction has ended */
 #define PHEAP_EUNLOGGED (-5009) /* of PHEAP_GUARD; not given by this version */
 #define PHEAP_EFOREIGN (-5010)	/* the bytes are not in the data of this heap */
 

@@ -187,8 +187,8 @@ int ph_ops_desc(struct pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t ol
 /* Descriptor as this transaction sees it. */
 uint64_t ph_ops_desc_of(const struct pheap_tx *tx, const struct pheap *h, uint64_t chunk);
 void ph_ops_give_back(struct pheap_tx *tx); /* what ph_ops_prepare took, before the commit point */
-int ph_ops_prepare(struct pheap_tx *tx);  /* latches and tests; on error everything is released again */
-void ph_ops_release(struct pheap_tx *tx); /* latches, after idle */
+int ph_ops_prepare(struct pheap_tx *tx);    /* latches and tests; on error everything is released again */
+void ph_ops_release(struct pheap_tx *tx);   /* latches, after idle */
 void ph_ops_forget(struct pheap_tx *tx,
 		   uint64_t position); /* rollback: rebuilds from the log below position */
 void ph_ops_clear_all(struct ph_ops *ops);

@@ -232,9 +232,10 @@ static int size_check(const struct pheap *h, const struct ph_file_info *info)
 
 	if (info->size >= need)
 		return 0;
-	return ph_error(NULL, PHEAP_ECORRUPT,
-			"truncated: the file has %llu bytes, the heap in it %llu; restore a copy or run pheap-fsck",
-			(unsigned long long)info->size, (unsigned long long)need);
+	return ph_error(
+		NULL, PHEAP_ECORRUPT,
+		"truncated: the file has %llu bytes, the heap in it %llu; restore a copy or run pheap-fsck",
+		(unsigned long long)info->size, (unsigned long long)need);
 }
 
 /* What the disk has becomes a heap; then it is as if this were its first boot. */
@@ -251,7 +252,8 @@ static int power_enter(struct pheap *h)
 /* Makes a heap that nobody has ready, and durable that it is not clean. */
 static int first_make_ready(struct pheap *h, struct attach *a, const struct ph_file_info *info, bool power)
 {
-	bool wal = ph_super_has_wal(&h->super);
+	/* Words of the ring, too, are those of this boot only if an opener came so far as to write them. */
+	bool wal = ph_super_has_wal(&h->super), current = coord_current(h, a);
 	int rc = PH_MUTANT(PH_MUTANT_STATE_FIRST) && power
 			 ? dirty_write(h, a, info, a->state.attachment_limit)
 			 : 0;
@@ -266,7 +268,7 @@ static int first_make_ready(struct pheap *h, struct attach *a, const struct ph_f
 	if (!rc && (a->state.clean || power))
 		rc = dirty_write(h, a, info, attachment_first(h, a));
 	if (!rc && wal)
-		rc = ph_checkpoint_first(h, a->was_clean || power);
+		rc = ph_checkpoint_first(h, a->was_clean || power || !current);
 	return rc;
 }
 
@@ -459,9 +461,10 @@ static int sync_failed(struct pheap *h, struct attach *a, int rc)
 	memset(a->state.boot_id, 0, sizeof(a->state.boot_id));
 	(void)ph_state_write(h->fd, &a->state, &a->copy);
 	if (h->leased)
-		return ph_error(NULL, PHEAP_EPOISONED,
-				"writing the heap to its file failed (%s); the next open recovers what the disk has",
-				rc > -4096 ? pheap_strerror(rc) : "recovery failed");
+		return ph_error(
+			NULL, PHEAP_EPOISONED,
+			"writing the heap to its file failed (%s); the next open recovers what the disk has",
+			rc > -4096 ? pheap_strerror(rc) : "recovery failed");
 	return ph_error(NULL, rc, "writing the heap to its file failed at close (%s); run pheap-fsck -y FILE",
 			pheap_strerror(rc));
 }

@@ -158,9 +158,10 @@ static int switch_epoch(struct pheap *h, uint64_t *ret_epoch)
 		if (rc != -EAGAIN)
 			break;
 		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
-			rc = ph_error(h, -ETIMEDOUT,
-				      "the open transactions have changed more than the journal can hold; create the "
-				      "heap with a larger journal_size");
+			rc = ph_error(
+				h, -ETIMEDOUT,
+				"the open transactions have changed more than the journal can hold; create the "
+				"heap with a larger journal_size");
 			break;
 		}
 		(void)ph_os->futex_wait(&word, 0, NAP_NS);
@@ -324,13 +325,15 @@ int ph_checkpoint_room(struct pheap *h, size_t size)
 		if (ph_wal_fits(h, size, false))
 			break;
 		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
-			rc = ph_error(h, -ETIMEDOUT,
-				      "waited too long for room in the journal (%llu bytes); a process may be stopped in "
-				      "the middle of a commit, or journal_size is too small",
-				      (unsigned long long)h->super.wal_size);
+			rc = ph_error(
+				h, -ETIMEDOUT,
+				"waited too long for room in the journal (%llu bytes); a process may be stopped in "
+				"the middle of a commit, or journal_size is too small",
+				(unsigned long long)h->super.wal_size);
 			break;
 		}
-		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen, NAP_NS);
+		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen,
+					NAP_NS);
 		holder_check(h);
 	}
 	__atomic_fetch_add(&c->stall_count, 1, __ATOMIC_RELAXED);
@@ -362,7 +365,8 @@ int ph_checkpoint_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 			return -ETIMEDOUT;
 		if (timeout_ns - passed_ns < nap_ns)
 			nap_ns = timeout_ns - passed_ns;
-		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen, nap_ns);
+		(void)ph_os->futex_wait((const uint32_t *)(const void *)&c->replay_lsn, (uint32_t)seen,
+					nap_ns);
 		holder_check(h);
 	}
 }
@@ -380,10 +384,10 @@ static int ring_check(const struct pheap *h, const struct phd_checkpoint *sector
 	const struct phd_coord *c = h->coord;
 	uint64_t used = c->tail - c->replay_lsn;
 
-	if ((c->tail | c->durable | c->replay_lsn | c->epoch_lsn) % 8 == 0 &&
-	    c->replay_lsn <= c->durable && c->durable <= c->tail && used <= h->super.wal_size &&
-	    (c->epoch & ~1ull) <= c->tail && (c->epoch & 6) == 0 && c->epoch_lsn <= c->tail && c->replay_lsn <= c->epoch_lsn && c->replay_lsn <= sector->replay_lsn &&
-	    sector->epoch_lsn <= c->tail)
+	if ((c->tail | c->durable | c->replay_lsn | c->epoch_lsn) % 8 == 0 && c->replay_lsn <= c->durable &&
+	    c->durable <= c->tail && used <= h->super.wal_size && (c->epoch & ~1ull) <= c->tail &&
+	    (c->epoch & 6) == 0 && c->epoch_lsn <= c->tail && c->replay_lsn <= c->epoch_lsn &&
+	    c->replay_lsn <= sector->replay_lsn && sector->epoch_lsn <= c->tail)
 		return 0;
 	return ph_error(NULL, PHEAP_ECORRUPT,
 			"the words of the journal's ring are damaged; run pheap-fsck on the file");
@@ -406,8 +410,9 @@ int ph_checkpoint_first(struct pheap *h, bool clean)
 		c->epoch &= ~1ull;
 		if (c->epoch < sector.epoch_lsn)
 			c->epoch = sector.epoch_lsn;
-		c->replay_lsn = sector.replay_lsn;
+		/* In this order: killed between, it is looked at again. */
 		c->epoch_lsn = sector.epoch_lsn;
+		__atomic_store_n(&c->replay_lsn, sector.replay_lsn, __ATOMIC_RELEASE);
 		c->lane_gen_limit = sector.lane_gen_limit;
 		return 0;
 	}

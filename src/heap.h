@@ -80,8 +80,8 @@ struct pheap {
 	/* One thread of the process at a time as itself: appends, flushes, makes a checkpoint. */
 	pthread_mutex_t append_lock, flush_lock, checkpoint_lock;
 	struct ph_keeper *keeper;
-	struct ph_alloc *alloc;	       /* alloc.c: partial runs, cursors */
-	struct ph_reserve *reserve;    /* reserve.c */
+	struct ph_alloc *alloc;	    /* alloc.c: partial runs, cursors */
+	struct ph_reserve *reserve; /* reserve.c */
 };
 
 /* Lanes that may be in use: who looks at all need not look further. A lane is below before it is active. */

@@ -73,7 +73,8 @@ int ph_keeper_start(struct pheap *h)
 		return 0;
 	free(h->keeper);
 	h->keeper = NULL;
-	return ph_error(NULL, rc, "starting the thread that makes checkpoints failed: %s", pheap_strerror(rc));
+	return ph_error(NULL, rc, "starting the thread that makes checkpoints failed: %s",
+			pheap_strerror(rc));
 }
 
 void ph_keeper_stop(struct pheap *h)

@@ -36,7 +36,7 @@
 #define PHD_BLOCK_SIZE 4096u
 #define PHD_SUPER_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE)
 #define PHD_STATE_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + PHD_SECTOR_SIZE)
-#define PHD_CHECKPOINT_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + 2 * PHD_SECTOR_SIZE)
+#define PHD_CHECKPOINT_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + 2ull * PHD_SECTOR_SIZE)
 #define PHD_CHUNK_SHIFT 12u
 #define PHD_CHUNK_SIZE 4096u
 #define PHD_SIZE_MIN 65536ull		/* smallest max_size of a heap, bytes */

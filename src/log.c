@@ -358,7 +358,8 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 		s = &log->segments[seg];
 		r = (const struct phd_record *)(const void *)(s->start + (at - s->base) * 8);
 		if (at - s->base + 2 > s->room || ph_log_units(r->size) > s->room - (at - s->base) ||
-		    ph_log_units(r->size) > log->end - at || r->prev != at - before || !ph_log_record_valid(h, r) ||
+		    ph_log_units(r->size) > log->end - at || r->prev != at - before ||
+		    !ph_log_record_valid(h, r) ||
 		    (PHD_REC_KIND(r->target) == PHD_REC_REVIVE && PHD_REC_OFF(r->target) >= at))
 			return ph_error_recovery(
 				h, PHEAP_ECORRUPT,

@@ -125,10 +125,11 @@ static int undo_leased(pheap_tx *tx, uint64_t off, size_t n)
 	if (is_covered(tx, off, n))
 		return 0;
 	if (tx->log.end * 8 + n + tx->fresh > ph_wal_record_max(h))
-		return ph_error(h, -E2BIG,
-				"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); "
-				"split it, or create the heap with a larger journal_size",
-				ph_wal_record_max(h));
+		return ph_error(
+			h, -E2BIG,
+			"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); "
+			"split it, or create the heap with a larger journal_size",
+			ph_wal_record_max(h));
 	if (off < last || !ph_lease_has(h, off, &epoch))
 		rc = ph_lease_range(h, tx->word, off, n, &epoch);
 	if (rc == 0)

@@ -69,7 +69,7 @@ struct ph_os {
 	 * processes. */
 	int (*futex_wait)(const uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 	void (*futex_wake)(const uint32_t *word, int count);
-	void (*yield)(void); /* lets others run */
+	void (*yield)(void);	     /* lets others run */
 	int (*fence_register)(void); /* membarrier registration, 0 or -errno */
 	void (*fence_all)(void);     /* full barrier in every registered process */
 

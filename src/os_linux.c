@@ -85,7 +85,8 @@ static int os_file_info(int fd, struct ph_file_info *ret)
 	/* Not its times: where they are fine-grained, asking for them makes the next write change the inode, and each flush
 	 * of the log, in front of which we ask, then writes that as well. */
 	if (statx(fd, "", AT_EMPTY_PATH,
-		  STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_BTIME, &sx))
+		  STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_BTIME,
+		  &sx))
 		return -errno;
 	*ret = (struct ph_file_info){
 		.dev = makedev(sx.stx_dev_major, sx.stx_dev_minor),

@@ -94,9 +94,8 @@ static int record_read(const struct pheap *h, struct found *f, uint64_t at, uint
 	if (rc)
 		return rc;
 	memcpy(&w, f->bytes + at, sizeof(w));
-	if (w.lsn != f->sector.replay_lsn + at || w.log_gen != f->sector.log_gen ||
-	    w.kind < PHD_WAL_PAD || w.kind > PHD_WAL_SWITCH || w.size < sizeof(w) || w.size % 8 ||
-	    w.size > h->super.wal_size / 4)
+	if (w.lsn != f->sector.replay_lsn + at || w.log_gen != f->sector.log_gen || w.kind < PHD_WAL_PAD ||
+	    w.kind > PHD_WAL_SWITCH || w.size < sizeof(w) || w.size % 8 || w.size > h->super.wal_size / 4)
 		return 1;
 	rc = bytes_have(h, f, at + w.size);
 	if (rc)
@@ -235,9 +234,11 @@ static int space_make(struct pheap *h, struct found *f)
 	if (have < f->chunk_count)
 		rc = ph_super_allocate(h->fd, &h->super, have, f->chunk_count);
 	if (rc)
-		return ph_error_recovery(h, rc, "the file has lost space when the machine went down, and setting it aside "
-						"again failed: %s",
-					 pheap_strerror(rc));
+		return ph_error_recovery(
+			h, rc,
+			"the file has lost space when the machine went down, and setting it aside "
+			"again failed: %s",
+			pheap_strerror(rc));
 	return 0;
 }
 
@@ -261,6 +262,7 @@ static int log_judge(struct pheap *h, struct found *f)
 static int record_undo(struct pheap *h, const struct phd_wal *w)
 {
 	uint64_t count = 0, i = 0, *at_of;
+	int rc = 0;
 
 	for (uint64_t at = sizeof(*w); at < w->size; at += ph_log_units(entry_at(w, at)->size) * 8)
 		count++;
@@ -271,15 +273,21 @@ static int record_undo(struct pheap *h, const struct phd_wal *w)
 		return -ENOMEM;
 	for (uint64_t at = sizeof(*w); at < w->size; at += ph_log_units(entry_at(w, at)->size) * 8)
 		at_of[i++] = at;
-	while (i-- > 0) {
+	while (i-- > 0 && rc == 0) {
 		const struct phd_record *r = entry_at(w, at_of[i]);
 
 		if (PHD_REC_KIND(r->target) != PHD_REC_UNDO)
 			continue; /* of a SWITCH record */
-		ph_copy(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), r->size);
+		/* A whole page is written: a store through the mapping would read it first. */
+		if (w->kind == PHD_WAL_IMAGE)
+			rc = ph_os->file_write(h->fd, ph_record_payload(r), r->size, PHD_REC_OFF(r->target));
+		else
+			ph_copy(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), r->size);
 	}
 	free(at_of);
-	return 0;
+	return rc ? ph_error_recovery(h, rc, "writing what was recovered to the file failed: %s",
+				      pheap_strerror(rc))
+		  : 0;
 }
 
 static int images_apply(struct pheap *h, const struct found *f)
@@ -310,8 +318,7 @@ static void commits_apply(struct pheap *h, const struct found *f)
 		const struct phd_wal *w = record_at(f, i);
 		const struct phd_record *r;
 
-		if (w->kind != PHD_WAL_COMMIT &&
-		    (w->kind != PHD_WAL_SWITCH || w->lsn != f->sector.epoch_lsn))
+		if (w->kind != PHD_WAL_COMMIT && (w->kind != PHD_WAL_SWITCH || w->lsn != f->sector.epoch_lsn))
 			continue;
 		for (uint64_t at = sizeof(*w); (r = entry_at(w, at)) != NULL; at += ph_log_units(r->size) * 8)
 			if (PHD_REC_KIND(r->target) != PHD_REC_GROW)

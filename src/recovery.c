@@ -19,7 +19,8 @@ static bool appended(const struct pheap *h, const struct phd_lane *lane, uint64_
 		return false;
 	if (PH_MUTANT(PH_MUTANT_APPEND_ASSUMED))
 		return true;
-	return __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE) > __atomic_load_n(&lane->lsn, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE) >
+	       __atomic_load_n(&lane->lsn, __ATOMIC_ACQUIRE);
 }
 
 static int lane_recover(struct pheap *h, uint32_t lane_idx)

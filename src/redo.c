@@ -14,7 +14,7 @@
 #include "wal.h"
 
 #define LEASE_TRIES 3
-#define LEASE_TRIES_EPOCH 100 /* there is no other way */
+#define LEASE_TRIES_EPOCH 100	     /* there is no other way */
 #define EXTENT_FLUSH_MIN (64u << 10) /* bytes: from here on a second flush is cheaper than writing it twice */
 
 /* ---- space ---- */
@@ -65,10 +65,11 @@ int ph_space_lease(struct pheap_tx *tx, uint64_t chunk, uint64_t count)
 
 static int too_big(const pheap_tx *tx)
 {
-	return ph_error(tx->h, -E2BIG,
-			"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); split it, or "
-			"create the heap with a larger journal_size",
-			ph_wal_record_max(tx->h));
+	return ph_error(
+		tx->h, -E2BIG,
+		"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); split it, or "
+		"create the heap with a larger journal_size",
+		ph_wal_record_max(tx->h));
 }
 
 int ph_redo_count(pheap_tx *tx, uint64_t n)
@@ -126,7 +127,8 @@ static int extent_add(pheap_tx *tx, const struct ph_desc_op *d)
 	if (PHD_DESC_KIND(d->new_desc) != PHD_DESC_EXTENT || d->count <= had)
 		return 0;
 	return d->flushed ? extent_images_add(tx, d->chunk + had, d->count - had)
-			  : bytes_add(tx, ph_chunk_off(tx->h, d->chunk + had), (d->count - had) * PHD_CHUNK_SIZE);
+			  : bytes_add(tx, ph_chunk_off(tx->h, d->chunk + had),
+				      (d->count - had) * PHD_CHUNK_SIZE);
 }
 
 static int fresh_add(pheap_tx *tx)
@@ -261,7 +263,8 @@ static int record_append(pheap_tx *tx, uint64_t epoch)
 	if (rc < 0)
 		return rc;
 	rc = ph_wal_poisoned(h);
-	if (rc == 0 && tx->applies && !tx->applies_durable && h->coord->epoch != epoch && !PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))
+	if (rc == 0 && tx->applies && !tx->applies_durable && h->coord->epoch != epoch &&
+	    !PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))
 		rc = 1;
 	else if (rc == 0 && !ph_wal_fits(h, tx->record.size, false))
 		rc = 2;
@@ -269,7 +272,8 @@ static int record_append(pheap_tx *tx, uint64_t epoch)
 		/* The position, then the state, then the record, then the tail: whoever finds the lane appending compares the
 		 * tail with the position. */
 		__atomic_store_n(&lane->lsn, h->coord->tail, __ATOMIC_RELEASE);
-		__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_APPENDING), __ATOMIC_RELEASE);
+		__atomic_store_n(&lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_APPENDING),
+				 __ATOMIC_RELEASE);
 		ph_order();
 		tx->lsn = ph_wal_put(h, &tx->record);
 	}
@@ -325,7 +329,8 @@ static int state_commit(pheap_tx *tx, uint64_t epoch)
 		return 0;
 	if (tx->lsn == epoch + 8 || PH_MUTANT(PH_MUTANT_EPOCH_LOOSE)) {
 		/* ORDER(commit-point), as without a WAL; where nothing is applied it is idle. */
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED), __ATOMIC_RELEASE);
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
+				 __ATOMIC_RELEASE);
 		return 0;
 	}
 	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);

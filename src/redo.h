@@ -32,7 +32,8 @@ static inline bool ph_redo_look(pheap_tx *tx)
 		ph_order();
 	now = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
 	if (__builtin_expect(now & 1, 0)) {
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
+		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE),
+				 __ATOMIC_RELEASE);
 		return false;
 	}
 	tx->lsn = now + 8; /* above this epoch, not above the next */

@@ -27,7 +27,7 @@
 #define BEGIN_FLAGS (PHEAP_CONCURRENT | PHEAP_READ | PHEAP_NEST | PHEAP_NOWAIT)
 #define RUN_TRIES_MAX 1000
 #define LANE_GENS_LEFT (1u << 20) /* so many before the limit, it is raised */
-#define TABLE_ROOM_KEPT 256u /* entries */
+#define TABLE_ROOM_KEPT 256u	  /* entries */
 
 bool ph_room(void *array, uint32_t *room, uint32_t need, size_t item_size)
 {
@@ -321,10 +321,12 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	if (tx->open)
 		return begin_nested(tx, flags, ret);
 	if (tx->lane && h->coord->poison != 0 && !(flags & PHEAP_READ))
-		return h->leased ? ph_wal_poisoned(h)
-				 : ph_error(h, PHEAP_EPOISONED,
-					    "recovery of a dead process failed; close the heap and run pheap-fsck "
-					    "on it");
+		return h->leased
+			       ? ph_wal_poisoned(h)
+			       : ph_error(
+					 h, PHEAP_EPOISONED,
+					 "recovery of a dead process failed; close the heap and run pheap-fsck "
+					 "on it");
 	/* Here a handler of the program's may run, with a transaction of its own: nothing is set in the object yet. */
 	defers = h->deferring;
 	if (defers && !ph_signals_enter((flags & PHEAP_NOWAIT) != 0))

@@ -71,7 +71,7 @@ struct pheap_tx {
 	bool open, read_only, internal;
 	uint8_t extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
 	bool defers_signals;
-	bool applies; /* the log has records to apply */
+	bool applies;	      /* the log has records to apply */
 	bool applies_durable; /* and they are applied when the record is durable */
 	bool has_frees, has_defers, has_publishes;
 	bool defers_everywhere; /* defer_lines is not complete */

@@ -15,7 +15,7 @@
 #include "os.h"
 #include "word.h"
 
-#define NAP_NS 2000000ull	   /* of those who wait for a flush: then they ask whether its leader lives */
+#define NAP_NS 2000000ull /* of those who wait for a flush: then they ask whether its leader lives */
 #define BESIDE_AFTER_NS 100000000ull /* a flush that takes longer is done again by somebody else */
 #define WAKE_ALL 0x7fffffff
 #define PATIENCE_MAX 64u /* yields */
@@ -93,10 +93,11 @@ int ph_wal_poisoned(const struct pheap *h)
 
 	if (!poison)
 		return 0;
-	return ph_error(h, PHEAP_EPOISONED,
-			"writing the heap to its file failed (%s): nothing more is changed; close it everywhere, and "
-			"open it again",
-			poison < 4096 ? pheap_strerror(-(int)poison) : "recovery of a dead process");
+	return ph_error(
+		h, PHEAP_EPOISONED,
+		"writing the heap to its file failed (%s): nothing more is changed; close it everywhere, and "
+		"open it again",
+		poison < 4096 ? pheap_strerror(-(int)poison) : "recovery of a dead process");
 }
 
 void ph_wal_poison(struct pheap *h, int rc)
@@ -183,10 +184,10 @@ uint64_t ph_wal_put(struct pheap *h, const struct ph_wal_buf *b)
 /* L4. Under append. */
 static void pad(struct pheap *h)
 {
-	static const char zeros[2 * PHD_SECTOR_SIZE];
+	static const char zeros[2ul * PHD_SECTOR_SIZE];
 	struct phd_wal w = {.kind = PHD_WAL_PAD};
 	struct ph_wal_buf b = {0};
-	char bytes[sizeof(w) + 2 * PHD_SECTOR_SIZE];
+	char bytes[sizeof(w) + 2ul * PHD_SECTOR_SIZE];
 	size_t over = h->coord->tail % PHD_SECTOR_SIZE, size = PHD_SECTOR_SIZE - over;
 
 	if (over == 0 || PH_MUTANT(PH_MUTANT_PAD_NONE))
@@ -384,7 +385,8 @@ static int flush_beside(struct pheap *h)
 	if (ph_word_held(h, word) && lane >= PHD_WORD_MEMBER)
 		rc = ph_member_check(h, lane - PHD_WORD_MEMBER);
 	if (rc == 0 && ph_word_held(h, word) &&
-	    ph_os->clock_ns() - __atomic_load_n(&h->coord->flush_start_ns, __ATOMIC_RELAXED) > BESIDE_AFTER_NS) {
+	    ph_os->clock_ns() - __atomic_load_n(&h->coord->flush_start_ns, __ATOMIC_RELAXED) >
+		    BESIDE_AFTER_NS) {
 		rc = flush_lead(h);
 		flush_wake(h);
 	}

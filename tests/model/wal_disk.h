@@ -6,17 +6,17 @@
 #define SHARED 2 /* words; below: the writers' own */
 #define MAP 3
 #ifdef THREE_PAGES
-#define PAGE(word) ((word) < 2 -> 0 : (word) - 1)
-#define ON_PAGE(page) ((page) -> 2 << (page) : 3) /* set of words */
+#define PAGE(word) ((word) < 2->0 : (word)-1)
+#define ON_PAGE(page) ((page)->2 << (page) : 3) /* set of words */
 #else
 #define PAGE(word) ((word) == MAP)
-#define ON_PAGE(page) ((page) -> 8 : 7)
+#define ON_PAGE(page) ((page)->8 : 7)
 #endif
 
 /* Words have three bits; what a record has of them is packed. */
 #define AT(word, value) ((value) << 3 * (word))
 #define GET(packed, word) (((packed) >> 3 * (word)) & 7)
-#define BITS(set) (((set) & 1) * 7 | ((set) & 2) * 28 | ((set) & 4) * 112 | ((set) & 8) * 448)
+#define BITS(set) (((set)&1) * 7 | ((set)&2) * 28 | ((set)&4) * 112 | ((set)&8) * 448)
 #define PUT(packed, lsn) packed = (packed & ~BITS(SET(lsn))) | value[(lsn) % RING]
 #define MANY 8 /* what a word on the disk is: one value, or one of several */
 
@@ -36,7 +36,7 @@ byte mem[4];
 byte tag[RING];
 short value[RING];
 byte tail, durable, replay;
-byte epoch;	/* 2 * lsn, and the bit */
+byte epoch; /* 2 * lsn, and the bit */
 byte lease[3];
 byte append = NONE, lock = NONE, latch = NONE;
 byte state[WRITERS], lsn[WRITERS], used[WRITERS];
@@ -69,7 +69,7 @@ hidden byte copied;
 
 #define EVEN ((epoch & 1) == 0)
 #define LEASED(page) (lease[page] > epoch >> 1)
-#define LOW (tail > first + RING -> tail - RING : first) /* of what the ring has */
+#define LOW (tail > first + RING->tail - RING : first) /* of what the ring has */
 #define ROOM(n) (tail + (n) <= replay + RING)
 
 /* Of the record at l. */
@@ -83,15 +83,10 @@ inline go_back(to, kinds)
 {
 	l = v;
 	do
-	:: l > to ->
-		l--;
-		if
-		:: KIND(l) == SWITCH && ((kinds) & SWITCH) -> apply(7)
-		:: KIND(l) == IMAGE && ((kinds) & IMAGE) -> apply(15)
-		:: else
-		fi
-	:: else -> break
-	od
+		::l > to->l--;
+	if
+		::KIND(l) == SWITCH && ((kinds)&SWITCH)->apply(7)::KIND(l) == IMAGE &&
+			((kinds)&IMAGE)->apply(15)::else fi ::else->break od
 }
 
 /* Recovery from a disk whose log ends at v. got: words that are known; the others are as the disk has them. */
@@ -105,11 +100,9 @@ inline recover()
 #elif defined(MUTANT_FORWARDS)
 	l = disk_epoch;
 	do
-	:: l < v && KIND(l) == IMAGE -> apply(15); l++
-	:: l < v && KIND(l) == SWITCH -> apply(7); l++
-	:: l < v && KIND(l) == COMMIT -> l++
-	:: else -> break
-	od;
+		::l < v &&KIND(l) == IMAGE->apply(15);
+	l++ ::l < v &&KIND(l) == SWITCH->apply(7);
+	l++ ::l < v &&KIND(l) == COMMIT->l++ ::else->break od;
 #elif defined(MUTANT_OLD_IMAGES)
 	go_back(LOW, IMAGE | SWITCH);
 #else
@@ -117,18 +110,10 @@ inline recover()
 #endif
 	l = disk_epoch;
 	if
-	:: l < v && KIND(l) == SWITCH -> apply(8)
-	:: else
-	fi;
+		::l < v &&KIND(l) == SWITCH->apply(8)::else fi;
 	do
-	:: l < v ->
-		if
-		:: KIND(l) == COMMIT -> apply(15)
-		:: else
-		fi;
-		l++
-	:: else -> break
-	od
+		::l < v->if ::KIND(l) == COMMIT->apply(15)::else fi;
+	l++ ::else->break od
 }
 
 /* W1, W2 */
@@ -139,45 +124,29 @@ inline check()
 	l = LOW;
 	v = durable;
 	do
-	:: l < v ->
-		if
-		:: KIND(l) == COMMIT -> PUT(want, l)
-		:: else
-		fi;
-		l++
-	:: else -> break
-	od;
+		::l < v->if ::KIND(l) == COMMIT->PUT(want, l)::else fi;
+	l++ ::else->break od;
 	do
-	:: v <= tail ->
-		recover();
-		for (w : 0 .. 3) {
-			if
-			:: known & (1 << w) -> assert(GET(got, w) == GET(want, w))
-			:: else -> assert(disk[w] == GET(want, w))
-			fi
-		}
+		::v <= tail->recover();
+	for (w : 0..3) {
 		if
-		:: v < tail && KIND(v) == COMMIT -> PUT(want, v)
-		:: else
-		fi;
-		v++
-	:: else -> break
-	od;
+			::known &(1 << w)->assert(GET(got, w) == GET(want, w))::else->assert(disk[w] ==
+											     GET(want, w)) fi
+	}
+	if
+		::v < tail &&KIND(v) == COMMIT->PUT(want, v)::else fi;
+	v++ ::else->break od;
 	v = 0
 }
 
 inline put_record(kind, set, new)
 {
 	if
-	:: tail >= first + RING && KIND(tail) == COMMIT -> PUT(base, tail)
-	:: else
-	fi;
+		::tail >= first + RING &&KIND(tail) == COMMIT->PUT(base, tail)::else fi;
 	tag[tail % RING] = kind | (set);
 	value[tail % RING] = new;
 	if
-	:: kind == COMMIT -> PUT(truth, tail)
-	:: else
-	fi;
+		::kind == COMMIT->PUT(truth, tail)::else fi;
 	tail++
 }
 
@@ -186,28 +155,21 @@ inline ring_free(below)
 {
 	l = LOW;
 	do
-	:: l < (below) ->
-		if
-		:: KIND(l) == COMMIT -> PUT(base, l)
-		:: else
-		fi;
-		tag[l % RING] = 0;
-		value[l % RING] = 0;
-		l++
-	:: else -> break
-	od;
+		::l < (below)->if ::KIND(l) == COMMIT->PUT(base, l)::else fi;
+	tag[l % RING] = 0;
+	value[l % RING] = 0;
+	l++ ::else->break od;
 	replay = below
 }
 
 inline store(word, new)
 {
-	d_step {
+	d_step
+	{
 		mem[word] = new;
-		disk[word] = (disk[word] == mem[word] -> mem[word] : MANY);
+		disk[word] = (disk[word] == mem[word]->mem[word] : MANY);
 		if
-		:: syncing && synced[word] != mem[word] -> synced[word] = MANY
-		:: else
-		fi;
+			::syncing &&synced[word] != mem[word]->synced[word] = MANY ::else fi;
 		check()
 	}
 }
@@ -216,9 +178,7 @@ inline store(word, new)
 inline bit_clear()
 {
 	if
-	:: !EVEN -> epoch--
-	:: else
-	fi
+		::!EVEN->epoch-- ::else fi
 }
 
 #define IMAGE_OF(page) (AT(0, mem[0]) | AT(1, mem[1]) | AT(2, mem[2]) | AT(3, mem[3])) & BITS(ON_PAGE(page))

@@ -138,6 +138,7 @@ struct oracle {
 	struct oracle_saved saved[ORACLE_DEPTH];
 	unsigned saved_count;
 	size_t block_size_max; /* largest block the generator asks for, bytes */
+	size_t block_size_min; /* half of the smaller ones are made larger than that; 0: none */
 	unsigned step_max;     /* calls in a transaction */
 	int doomed;	       /* expected result of commit when not 0 */
 	volatile enum oracle_phase phase;

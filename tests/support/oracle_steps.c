@@ -263,6 +263,8 @@ size_t oracle_size(struct oracle *o)
 	default:
 		n = 1 + oracle_below(&o->rng, 128);
 	}
+	if (n < o->block_size_min && oracle_below(&o->rng, 2))
+		n = o->block_size_min + oracle_below(&o->rng, 8000);
 	return n < o->block_size_max ? n : o->block_size_max;
 }
 

@@ -61,6 +61,7 @@ static void heap_make(const char *path)
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 
 	opt.initial_size = opt.max_size = HEAP_SIZE;
+	opt.durability = PHEAP_PROCESS;
 	opt.member_count = MEMBER_COUNT;
 	opt.lane_count = 1024;
 	heap_close(heap_open(path, PHEAP_CREATE | PHEAP_EXCL, &opt));

@@ -11,7 +11,8 @@
  *   B1  Every system of a bench does the same stores at the same indices: each draws from its own rng with
  *       one seed.
  *   B2  No heap is open in the process that forks.
- *   B3  Of pheap, only include/pheap.h is used, and by death.c the place of the slot bytes (FORMAT.md).
+ *   B3  Of pheap, only include/pheap.h is used, and what FORMAT.md says: by death.c of slot bytes, by
+ *       power.c of the WAL and the state.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -58,34 +59,42 @@ struct bench_options {
 	unsigned reps;
 	const char *folder;    /* removed at the end, whatever the end is */
 	int memory;	       /* of benches that have a choice: enum bench_memory; negative: their own */
-	const char *system;    /* of the classic: this one alone; NULL: all */
-	uint64_t record_count; /* of the classic; 0: its own choice */
+	const char *system;    /* of benches that have a choice: only this; NULL: all */
+	const char *param;     /* so this */
+	uint64_t record_count; /* of the classic and sync-commit; 0: their own choice */
 	uint64_t seed;	       /* of the kills */
 };
 
 /* What pheap should reach; 0: no figure. */
 struct bench_target {
-	double pmemobj_ratio_min; /* time of libpmemobj / time of pheap */
-	double lmdb_ratio_min;	  /* time of lmdb / time of pheap */
-	double floor_ratio_max;	  /* time of pheap / time of floor */
-	double limit_ratio_max;	  /* time of pheap / time of limit */
-	double instructions_max;  /* per operation */
-	double value_max;	  /* ns per operation, or the value itself */
+	double pmemobj_ratio_min;   /* time of libpmemobj / time of pheap */
+	double lmdb_ratio_min;	    /* time of lmdb / time of pheap */
+	double floor_ratio_max;	    /* time of pheap / time of floor */
+	double limit_ratio_max;	    /* time of pheap / time of limit */
+	double best_peer_ratio_min; /* time of the fastest peer / time of pheap */
+	const char *base;	    /* a system that pheap is compared with; NULL: none */
+	double base_ratio_min;	    /* time of base / time of pheap */
+	double base_ratio_max;	    /* time of pheap / time of base */
+	double instructions_max;    /* per operation */
+	double value_max;	    /* ns per operation, or the value itself */
 	double p99_max;
 };
 
 struct bench_result {
 	const char *system;
-	double value; /* median: ns per operation, or what `unit` says */
+	const char *level; /* of durability; NULL: PROCESS */
+	double value;	   /* median: ns per operation, or what `unit` says */
 	double min, max;
-	double p90, p99;     /* 0: not known */
-	double instructions; /* per operation; negative: not known */
-	unsigned reps;	     /* 0: not measured */
+	double p50, p90, p99; /* of single operations, ns; 0: not known */
+	double instructions;  /* per operation; negative: not known */
+	unsigned reps;	      /* 0: not measured */
 	unsigned threads;
+	bool rate; /* operations per second are of interest */
 };
 
 /* main.c */
 _Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void bench_param_fail(const char *bench, const char *param); /* it has none of that name */
 
 /* measure.c */
 struct bench_span {
@@ -127,6 +136,9 @@ double bench_step_count(const struct bench_steps *s, bool quick);
 /* report.c: one bench and param at a time. unit NULL: nanoseconds */
 void bench_report(const struct bench_options *opt, const char *bench, const char *param, const char *unit,
 		  const struct bench_target *target, const struct bench_result *results, unsigned count);
+/* Says that a system does not take part. */
+void bench_skip(const struct bench_options *opt, const char *bench, const char *param, const char *system,
+		const char *why);
 
 /* scratch.c */
 enum bench_memory { BENCH_DISK, BENCH_TMPFS, BENCH_HUGE, BENCH_MEMORY_COUNT };
@@ -136,6 +148,7 @@ const char *bench_scratch_make(void); /* the one of BENCH_DISK */
 const char *bench_scratch_folder(enum bench_memory memory, uint64_t size);
 void bench_scratch_leave(void); /* in a child: the folder is not its business */
 void bench_scratch_remove(void);
+void bench_scratch_clear(const char *folder); /* removes the files in it and in folders in it */
 void *bench_file_map(const char *folder, const char *name, size_t n);
 
 /* The benches. */
@@ -150,17 +163,23 @@ void bench_classic_kill(const struct bench_options *opt);
 void bench_death_latency(const struct bench_options *opt);
 void bench_lock_unlock(const struct bench_options *opt);
 void bench_attach(const struct bench_options *opt);
+void bench_sync_commit(const struct bench_options *opt);
+void bench_epoch(const struct bench_options *opt);
+void bench_power_recovery(const struct bench_options *opt);
 
 /* self.c: a fork that leaves the scratch folder alone and dies with its parent; 0 in the child. */
 pid_t bench_fork(void);
+int bench_wait(pid_t pid, const char *what);	 /* the exit status */
 void bench_wait_ok(pid_t pid, const char *what); /* dies unless it ends with 0 */
 void bench_kill(pid_t pid);			 /* and waits for it */
 
 /* self.c: a part of a bench in a process of its own. The wait status; -1: n bytes did not come back. */
 int bench_self_run(const char *const args[4], void *ret, size_t n);
+bool bench_self_tell(int fd, const void *bytes, size_t n); /* in that process: the result */
 int bench_self_main(char **argv);
 int bench_life_self(char **argv, int fd);
 int bench_memory_self(const char *folder, int fd);
+int bench_sync_self(char **argv, int fd);
 
 static inline uint64_t bench_random(uint64_t *rng)
 {

@@ -12,9 +12,11 @@
  * All systems' files are on the same kind of memory, all pages are mapped before the clock runs, except
  * those of replacements.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "classic.h"
@@ -42,7 +44,8 @@ static const struct classic_system *const systems[] = {
 
 struct player {
 	const struct classic_system *system;
-	struct classic_team *team;
+	struct classic_size size;
+	struct team *team;
 	char path[4096];
 	double step_count;
 	double wall_ns[BENCH_REP_MAX], cpu_ns[BENCH_REP_MAX], sleeps[BENCH_REP_MAX];
@@ -77,32 +80,34 @@ static void place_print(const struct bench_options *opt, const char *bench, cons
 
 /* ---- instructions, of one worker that is alone */
 
-struct opener {
-	const struct player *player;
-	const struct classic_size *size;
-};
-
 struct opened {
 	const struct classic_system *system;
 	void *self;
 };
 
-static void *opener_open(const void *arg)
+static void *player_join(const void *arg)
+{
+	const struct player *p = arg;
+
+	return p->system->join(p->path, &p->size);
+}
+
+static void *player_open(const void *arg)
 {
 	static struct opened opened;
-	const struct opener *opener = arg;
+	const struct player *p = arg;
 
-	opened.system = opener->player->system;
-	opened.self = opened.system->join(opener->player->path, opener->size);
+	opened.system = p->system;
+	opened.self = player_join(p);
 	return &opened;
 }
 
 static void opened_loop(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
 {
-	static struct classic_slot slot;
+	static struct team_slot slot;
 	static uint32_t turn;
 	struct opened *opened = self;
-	struct classic_worker worker = {
+	struct team_worker worker = {
 		.turn = &turn, .slot = &slot, .rng = *rng, .count_max = slot.count + op_count};
 
 	(void)param;
@@ -112,35 +117,76 @@ static void opened_loop(void *self, uint64_t *rng, unsigned param, uint64_t op_c
 
 /* ---- players */
 
+static void player_make(const struct player *p)
+{
+	pid_t pid = bench_fork();
+
+	if (!pid) {
+		p->system->make(p->path, &p->size);
+		_exit(0);
+	}
+	bench_wait_ok(pid, p->system->name);
+}
+
+/* How far the sum is from what L1 says. */
+static int64_t player_sum_off(const struct player *p)
+{
+	const int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
+	int64_t *sum = mmap(NULL, sizeof *sum, prot, flags, -1, 0), ret;
+	pid_t pid;
+
+	if (sum == MAP_FAILED)
+		bench_die("mmap: %s", strerror(errno));
+	pid = bench_fork();
+	if (!pid) {
+		*sum = p->system->sum(player_join(p));
+		_exit(0);
+	}
+	bench_wait_ok(pid, p->system->name);
+	ret = *sum - (int64_t)p->size.record_count * CLASSIC_BALANCE;
+	munmap(sum, sizeof *sum);
+	return ret;
+}
+
 static void player_start(struct player *p, const struct classic_system *system, const char *folder,
 			 const struct classic_size *size, bool pinned, const struct bench_options *opt)
 {
-	const struct opener opener = {p, size};
-	const struct bench_steps steps = {opener_open, &opener, opened_loop, 1};
+	const struct bench_steps steps = {player_open, p, opened_loop, 1};
+	const struct team_plan plan = {
+		.name = system->name,
+		.process_count = CLASSIC_WORKER_COUNT / system->thread_count,
+		.thread_count = system->thread_count,
+		.pinned = pinned,
+		.arg = p,
+		.join = player_join,
+		.populate = system->populate,
+		.run = system->run,
+	};
 
 	p->system = system;
+	p->size = *size;
 	snprintf(p->path, sizeof p->path, "%s/classic-%s", folder, system->name);
-	classic_make(system, p->path, size);
+	player_make(p);
 	p->step_count = bench_step_count(&steps, opt->quick);
-	p->team = classic_team_start(system, p->path, size, pinned);
+	p->team = team_start(&plan);
 }
 
-static int64_t player_end(struct player *p, const struct classic_size *size)
+static int64_t player_end(struct player *p)
 {
 	char lock[4200];
 	int64_t off;
 
-	classic_team_end(p->team);
-	off = classic_sum_off(p->system, p->path, size);
+	team_end(p->team);
+	off = player_sum_off(p);
 	unlink(p->path);
 	snprintf(lock, sizeof lock, "%s-lock", p->path); /* LMDB's */
 	unlink(lock);
 	return off;
 }
 
-static void player_end_exact(struct player *p, const struct classic_size *size)
+static void player_end_exact(struct player *p)
 {
-	int64_t off = player_end(p, size);
+	int64_t off = player_end(p);
 
 	if (off)
 		bench_die("%s: the sum over all records is off by %" PRId64, p->system->name, off);
@@ -178,9 +224,9 @@ static unsigned players_start(struct player *players, const struct classic_size 
 
 static void player_turn(struct player *p, unsigned rep)
 {
-	struct classic_turn turn;
+	struct team_turn turn;
 
-	classic_team_turn(p->team, RUN_NS, NULL, &turn);
+	team_turn(p->team, RUN_NS, NULL, &turn);
 	p->wall_ns[rep] = turn.wall_ns;
 	p->cpu_ns[rep] = turn.cpu_ns;
 	p->sleeps[rep] = turn.sleep_count * 1000;
@@ -201,7 +247,7 @@ void bench_classic(const struct bench_options *opt)
 		for (unsigned i = 0; i < count; i++)
 			player_turn(&players[(i + rep) % count], rep);
 	for (unsigned i = 0; i < count; i++) {
-		player_end_exact(&players[i], &size);
+		player_end_exact(&players[i]);
 		result_set(&wall[i], &players[i], players[i].wall_ns, opt->reps);
 		result_set(&cpu[i], &players[i], players[i].cpu_ns, opt->reps);
 		result_set(&sleeps[i], &players[i], players[i].sleeps, opt->reps);
@@ -215,13 +261,13 @@ void bench_classic(const struct bench_options *opt)
 /* ---- classic-kill */
 
 /* One turn with kills and one without; which goes first alternates. */
-static void pair_run(struct player *p, unsigned rep, const struct classic_kill *kills)
+static void pair_run(struct player *p, unsigned rep, const struct team_kill *kills)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		bool with = (i + rep) % 2;
-		struct classic_turn turn;
+		struct team_turn turn;
 
-		classic_team_turn(p->team, KILL_RUN_NS, with ? kills : NULL, &turn);
+		team_turn(p->team, KILL_RUN_NS, with ? kills : NULL, &turn);
 		if (with)
 			p->kill_ns[rep] = turn.wall_ns;
 		else
@@ -257,7 +303,7 @@ static void kill_run(const struct bench_options *opt, enum bench_memory memory)
 	struct classic_size size = size_of(opt);
 	const char *folder = folder_of(memory, &size, KILL_SYSTEM_COUNT);
 	uint64_t rng = opt->seed;
-	const struct classic_kill kills = {KILL_EVERY_NS, &rng};
+	const struct team_kill kills = {KILL_EVERY_NS, &rng};
 	int64_t off;
 
 	if (!folder) {
@@ -271,8 +317,8 @@ static void kill_run(const struct bench_options *opt, enum bench_memory memory)
 	for (unsigned rep = 0; rep < reps; rep++)
 		for (unsigned i = 0; i < KILL_SYSTEM_COUNT; i++)
 			pair_run(&players[(i + rep) % KILL_SYSTEM_COUNT], rep, &kills);
-	player_end_exact(&players[0], &size);
-	off = player_end(&players[1], &size);
+	player_end_exact(&players[0]);
+	off = player_end(&players[1]);
 	if (!opt->json)
 		printf("classic-kill: the sum of pheap is exact, that of the limit off by %" PRId64 "\n",
 		       off);

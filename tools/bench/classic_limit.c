@@ -77,7 +77,7 @@ static void mutex_lock(pthread_mutex_t *mutex)
 		bench_die("pthread_mutex_lock: %s", strerror(rc));
 }
 
-static void run(void *self, struct classic_worker *w)
+static void run(void *self, struct team_worker *w)
 {
 	struct store *store = self;
 
@@ -95,7 +95,7 @@ static void run(void *self, struct classic_worker *w)
 		if (second != first)
 			pthread_mutex_unlock(&second->mutex);
 		pthread_mutex_unlock(&first->mutex);
-	} while (classic_next(w));
+	} while (team_next(w));
 }
 
 static int64_t sum(void *self)

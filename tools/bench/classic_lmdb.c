@@ -118,7 +118,7 @@ static void move_half(MDB_cursor *cursor, uint64_t number, int64_t amount)
 	check("mdb_cursor_put", mdb_cursor_put(cursor, &key, &value, MDB_CURRENT));
 }
 
-static void run(void *self, struct classic_worker *w)
+static void run(void *self, struct team_worker *w)
 {
 	struct store *store = self;
 
@@ -132,7 +132,7 @@ static void run(void *self, struct classic_worker *w)
 		move_half(cursor, move.to, move.amount);
 		mdb_cursor_close(cursor);
 		check("mdb_txn_commit", mdb_txn_commit(txn));
-	} while (classic_next(w));
+	} while (team_next(w));
 }
 
 static int64_t sum(void *self)

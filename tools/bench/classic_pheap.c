@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * classic_pheap.c: the classic in a heap: concurrent transactions, one call that locks both keys. A key is the
- * record's offset, as the library's convention is; the heap has as many stripes as the others have locks, to the next
- * power of two (1024 for 1000).
+ * classic_pheap.c: the classic in a heap: concurrent transactions, one call that locks both keys. A key is
+ * the record's offset, as the library's convention is; the heap has as many stripes as the others have
+ * locks, to the nearest power of two (1024 for 1000).
  */
 #include <stdlib.h>
 
@@ -24,7 +24,7 @@ static _Noreturn void fail(const pheap *heap, const char *call, int rc)
 	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
 }
 
-/* The heap spreads keys over a power of two of stripes: the one that is nearest to the others' number of locks. */
+/* A heap has a power of two of stripes: the one nearest to the others' number of locks. */
 static uint32_t stripes_near(uint64_t lock_count)
 {
 	uint32_t n = 1;
@@ -93,7 +93,7 @@ static void populate(void *self)
 		       store->size.record_count * sizeof *store->accounts);
 }
 
-static void run(void *self, struct classic_worker *w)
+static void run(void *self, struct team_worker *w)
 {
 	struct store *store = self;
 
@@ -119,7 +119,7 @@ static void run(void *self, struct classic_worker *w)
 		rc = pheap_commit(tx);
 		if (rc)
 			fail(store->heap, "pheap_commit", rc);
-	} while (classic_next(w));
+	} while (team_next(w));
 }
 
 static int64_t sum(void *self)

@@ -108,7 +108,7 @@ static int64_t *modify(int64_t *word)
 	return word;
 }
 
-static void run(void *self, struct classic_worker *w)
+static void run(void *self, struct team_worker *w)
 {
 	struct store *store = self;
 
@@ -122,7 +122,7 @@ static void run(void *self, struct classic_worker *w)
 		pmemobj_tx_commit();
 		if (pmemobj_tx_end())
 			fail("pmemobj_tx_end");
-	} while (classic_next(w));
+	} while (team_next(w));
 }
 
 static int64_t sum(void *self)

@@ -102,6 +102,7 @@ static void heap_make(const char *path, uint64_t size)
 	int rc;
 
 	opt.initial_size = opt.max_size = size + size / 16 + (16ull << 20);
+	opt.durability = PHEAP_PROCESS;
 	opt.member_count = MEMBER_COUNT;
 	opt.lane_count = 64;
 	opt.lock_timeout_ms = 60000;

@@ -66,6 +66,7 @@ static void *heap_make(const void *arg)
 	snprintf(path, sizeof path, "%s/lock", opt->folder);
 	unlink(path);
 	options.initial_size = options.max_size = HEAP_SIZE;
+	options.durability = PHEAP_PROCESS;
 	rc = pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &options, &heap);
 	if (rc)
 		bench_die("pheap_open: %s (%s)", pheap_strerror(rc), pheap_error_detail(NULL));

@@ -5,7 +5,7 @@
  * What: pheap beside its peers and bounds, interleaved in one run, on one pinned thread.
  * Why it starts itself again: libpmem reads its environment before main; with these two variables it
  * neither flushes nor asks whether the file is persistent memory, which is the promise that pheap gives
- * at level PROCESS.
+ * at level PROCESS. For level SYNC see sync.c.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -44,6 +44,10 @@ static const struct {
 	{"death-latency", bench_death_latency, "from SIGKILL of a lock's owner to the waiter that holds it"},
 	{"lock-unlock", bench_lock_unlock, "one lock that nobody else wants"},
 	{"attach", bench_attach, "open and close beside 1 and 255 other processes"},
+	{"sync-commit", bench_sync_commit,
+	 "an update that is durable, 1 to 64 threads, beside the bare flush"},
+	{"epoch", bench_epoch, "PHEAP_EPOCH beside PHEAP_PROCESS; curve against changed pages"},
+	{"power-recovery", bench_power_recovery, "the open after the machine went down; 4 GiB, full log"},
 };
 #define BENCH_COUNT (sizeof benches / sizeof *benches)
 
@@ -59,6 +63,11 @@ void bench_die(const char *format, ...)
 	exit(1); /* the guard of scratch.c sees it */
 }
 
+void bench_param_fail(const char *bench, const char *param)
+{
+	bench_die("%s: has no param %s", bench, param);
+}
+
 static void names_print(FILE *out)
 {
 	for (size_t i = 0; i < BENCH_COUNT; i++)
@@ -68,11 +77,14 @@ static void names_print(FILE *out)
 static void usage_print(FILE *out)
 {
 	fputs("usage: pheap-bench [--json] [--reps N] [--quick] [--records N] [--memory KIND] [--system NAME]\n"
-	      "                   [--seed N] [name...]\n"
-	      "--records: of classic and classic-kill; --memory disk, tmpfs or huge: of these and death-latency;\n"
-	      "--system: of classic; --seed: of the kills.\n"
-	      "Files go to TMPDIR (or /tmp) and to /dev/shm and are removed at the end; open-after-kill needs\n"
-	      "9 GiB, classic 4 GiB.\n",
+	      "                   [--seed N] [--param PARAM] [name...]\n"
+	      "--records: of classic, classic-kill and sync-commit; --memory disk, tmpfs or huge: of classic,\n"
+	      "classic-kill and death-latency; --system: of classic, and of sync-commit, which takes several with\n"
+	      "commas; --param: this one alone, of sync-commit, epoch and (MiB of log) power-recovery; --seed:\n"
+	      "of the kills and power-recovery.\n"
+	      "Files go to TMPDIR (or /tmp) and to /dev/shm and are removed at the end; open-after-kill and\n"
+	      "power-recovery need 9 GiB, classic 4 GiB, epoch 3 GiB. What is durable is to be measured on a disk:\n"
+	      "set TMPDIR where /tmp is none.\n",
 	      out);
 	names_print(out);
 }
@@ -146,6 +158,8 @@ static void arguments_parse(char **argv, struct bench_options *opt, bool *select
 			argv++;
 		} else if (!strcmp(*argv, "--system") && argv[1]) {
 			opt->system = *++argv;
+		} else if (!strcmp(*argv, "--param") && argv[1]) {
+			opt->param = *++argv;
 		} else if (!strcmp(*argv, "--seed")) {
 			opt->seed = number_parse(*argv, argv[1], 1, UINT64_MAX);
 			argv++;

@@ -22,8 +22,8 @@ static void json_print(const char *bench, const char *param, bool time, const st
 {
 	const char *quote = strspn(param, "0123456789") == strlen(param) ? "" : "\"";
 
-	printf("{\"bench\":\"%s\",\"system\":\"%s\",\"level\":\"PROCESS\",\"threads\":%u", bench, r->system,
-	       r->threads);
+	printf("{\"bench\":\"%s\",\"system\":\"%s\",\"level\":\"%s\",\"threads\":%u", bench, r->system,
+	       r->level ? r->level : "PROCESS", r->threads);
 	printf(",\"param\":%s%s%s", quote, param, quote);
 	number_print("ns_per_op", r->value, time);
 	if (!time)
@@ -31,6 +31,10 @@ static void json_print(const char *bench, const char *param, bool time, const st
 	number_print("instructions_per_op", r->instructions, r->instructions >= 0);
 	number_print("min", r->min, true);
 	number_print("max", r->max, true);
+	if (r->rate)
+		number_print("per_second", 1e9 / r->value, true);
+	if (r->p50 > 0)
+		number_print("p50", r->p50, true);
 	if (r->p99 > 0) {
 		number_print("p90", r->p90, true);
 		number_print("p99", r->p99, true);
@@ -57,6 +61,10 @@ static void value_print(double value)
 		printf(" %9.1f  ", value);
 }
 
+/* Of these the best may be meant; bdb-queue is none, for it finds records by their place and not by key. */
+static const char *const peers[] = {"libpmemobj", "lmdb", "sqlite", "bdb"};
+#define PEER_COUNT (sizeof peers / sizeof *peers)
+
 static const char *verdict(bool reached)
 {
 	return reached ? "ok" : "MISSED";
@@ -73,6 +81,23 @@ static void peer_print(const struct bench_result *pheap, const struct bench_resu
 	printf("  %.1fx as fast as %s", ratio, peer->system);
 	if (min > 0)
 		printf(" (>= %g) %s", min, verdict(ratio >= min));
+}
+
+/* Whom the fastest peer is, and how many times the time of pheap it takes. */
+static void best_print(const struct bench_result *pheap, const struct bench_result *results, unsigned count,
+		       double min)
+{
+	const struct bench_result *best = NULL;
+
+	for (unsigned i = 0; i < PEER_COUNT; i++) {
+		const struct bench_result *peer = result_of(results, count, peers[i]);
+
+		if (peer && (!best || peer->value < best->value))
+			best = peer;
+	}
+	if (best)
+		printf("  %.1fx as fast as the best peer, %s (>= %g) %s", best->value / pheap->value,
+		       best->system, min, verdict(best->value / pheap->value >= min));
 }
 
 /* How many times the time of a bound pheap takes. */
@@ -103,6 +128,15 @@ static void target_print(const struct bench_target *t, const struct bench_result
 		return;
 	peer_print(pheap, result_of(results, count, "libpmemobj"), t->pmemobj_ratio_min);
 	peer_print(pheap, result_of(results, count, "lmdb"), t->lmdb_ratio_min);
+	peer_print(pheap, result_of(results, count, "sqlite"), 0);
+	peer_print(pheap, result_of(results, count, "bdb"), 0);
+	peer_print(pheap, result_of(results, count, "bdb-queue"), 0);
+	if (t->best_peer_ratio_min > 0)
+		best_print(pheap, results, count, t->best_peer_ratio_min);
+	if (t->base && t->base_ratio_min > 0)
+		peer_print(pheap, result_of(results, count, t->base), t->base_ratio_min);
+	else if (t->base)
+		bound_print(pheap, result_of(results, count, t->base), t->base_ratio_max);
 	bound_print(pheap, result_of(results, count, "floor"), t->floor_ratio_max);
 	if (t->limit_ratio_max > 0)
 		bound_print(pheap, result_of(results, count, "limit"), t->limit_ratio_max);
@@ -118,6 +152,14 @@ static void row_print(const char *bench, const char *param, const char *unit, co
 		printf(" %8.0f", r->instructions);
 	else
 		printf(" %8s", unit ? unit : "-");
+	if (r->rate) {
+		value_print(1e9 / r->value);
+		fputs("/s", stdout);
+	}
+	if (r->p50 > 0) {
+		fputs("  p50", stdout);
+		value_print(r->p50);
+	}
 	if (r->p99 > 0) {
 		fputs("  p90", stdout);
 		value_print(r->p90);
@@ -146,4 +188,10 @@ void bench_report(const struct bench_options *opt, const char *bench, const char
 		putchar('\n');
 	}
 	fflush(stdout);
+}
+
+void bench_skip(const struct bench_options *opt, const char *bench, const char *param, const char *system,
+		const char *why)
+{
+	fprintf(opt->json ? stderr : stdout, "%-15s %-18s %-10s skipped: %s\n", bench, param, system, why);
 }

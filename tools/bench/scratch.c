@@ -8,7 +8,7 @@
  *
  * Invariants
  *   C1  Only the program itself holds the pipe's write end: children close it first (bench_scratch_leave).
- *   C2  The guard removes the folders that it was told, and nothing below a folder in them.
+ *   C2  The guard removes the folders that it was told, and nothing below a folder in a folder in them.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -35,16 +35,35 @@ static char folders[BENCH_MEMORY_COUNT][1024]; /* "": none */
 static int guard_fd = -1;
 static pid_t guard_pid;
 
+static void files_remove(int fd, unsigned depth)
+{
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	for (struct dirent *entry; dir && (entry = readdir(dir));) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		if (!unlinkat(fd, entry->d_name, 0) || errno != EISDIR || !depth)
+			continue;
+		files_remove(openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
+			     depth - 1);
+		unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+	}
+	if (dir)
+		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
+}
+
+void bench_scratch_clear(const char *folder)
+{
+	if (*folder)
+		files_remove(open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), 1);
+}
+
 /* True: it is gone. */
 static bool folder_remove(const char *folder)
 {
-	DIR *dir = *folder ? opendir(folder) : NULL;
-
-	for (struct dirent *entry; dir && (entry = readdir(dir));)
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-			unlinkat(dirfd(dir), entry->d_name, 0);
-	if (dir)
-		closedir(dir);
+	bench_scratch_clear(folder);
 	return !*folder || !rmdir(folder) || errno == ENOENT;
 }
 

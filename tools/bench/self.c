@@ -33,7 +33,7 @@ pid_t bench_fork(void)
 	return 0;
 }
 
-void bench_wait_ok(pid_t pid, const char *what)
+int bench_wait(pid_t pid, const char *what)
 {
 	int status;
 
@@ -42,7 +42,12 @@ void bench_wait_ok(pid_t pid, const char *what)
 			bench_die("waitpid: %s", strerror(errno));
 	if (WIFSIGNALED(status))
 		bench_die("%s: killed by signal %d", what, WTERMSIG(status));
-	if (WEXITSTATUS(status))
+	return WEXITSTATUS(status);
+}
+
+void bench_wait_ok(pid_t pid, const char *what)
+{
+	if (bench_wait(pid, what))
 		bench_die("%s: failed", what);
 }
 
@@ -68,11 +73,33 @@ static _Noreturn void self_exec(const char *const args[4], int fd, pid_t parent)
 	_exit(127);
 }
 
+/* How many there were, at most n. */
+static size_t bytes_read(int fd, void *ret, size_t n)
+{
+	size_t total = 0;
+	ssize_t got;
+
+	while (total < n &&
+	       ((got = read(fd, (char *)ret + total, n - total)) > 0 || (got < 0 && errno == EINTR)))
+		total += got > 0 ? (size_t)got : 0;
+	return total;
+}
+
+bool bench_self_tell(int fd, const void *bytes, size_t n)
+{
+	size_t total = 0;
+	ssize_t put;
+
+	while (total < n && ((put = write(fd, (const char *)bytes + total, n - total)) > 0 || errno == EINTR))
+		total += put > 0 ? (size_t)put : 0;
+	return total == n;
+}
+
 int bench_self_run(const char *const args[4], void *ret, size_t n)
 {
 	pid_t parent = getpid(), pid;
 	int fds[2], status;
-	ssize_t got;
+	size_t total;
 
 	if (pipe(fds))
 		bench_die("pipe: %s", strerror(errno));
@@ -82,15 +109,15 @@ int bench_self_run(const char *const args[4], void *ret, size_t n)
 		bench_die("fork: %s", strerror(errno));
 	if (!pid) {
 		close(fds[0]);
+		bench_unpin(); /* it pins itself, and knows then what it may use */
 		self_exec(args, fds[1], parent);
 	}
 	close(fds[1]);
-	while ((got = read(fds[0], ret, n)) < 0 && errno == EINTR)
-		;
+	total = bytes_read(fds[0], ret, n);
 	close(fds[0]);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return got == (ssize_t)n ? status : -1;
+	return total == n ? status : -1;
 }
 
 int bench_self_main(char **argv)
@@ -105,5 +132,7 @@ int bench_self_main(char **argv)
 		return bench_life_self(argv + 1, fd);
 	if (!strcmp(argv[0], "memory"))
 		return bench_memory_self(argv[1], fd);
+	if (!strcmp(argv[0], "sync"))
+		return bench_sync_self(argv + 1, fd);
 	return 1;
 }

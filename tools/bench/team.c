@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * team.c: the workers of the classic: processes (or threads of one) that run when it is their turn.
+ * team.c: see team.h.
  *
  * What: `turn` counts up; odd: run, even: sleep. A worker runs until `turn` changes, maps again what it
  * may have lost, and notes in its slot the even turn that found it ready.
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "classic.h"
+#include "team.h"
 
 #define SLOT_MAX 4096u
 #define ANSWER_NS 60000000000ull /* a worker that takes longer hangs */
@@ -29,32 +29,34 @@
 struct shared {
 	uint32_t turn;
 	uint32_t pad[15];
-	struct classic_slot slots[SLOT_MAX];
+	struct team_slot slots[SLOT_MAX];
+	/* then the notes */
 };
 
-struct classic_team {
-	const struct classic_system *system;
-	const char *path;
-	struct classic_size size;
-	bool pinned;
+struct team {
+	struct team_plan plan;
 	struct shared *shared;
+	size_t shared_size;
 	unsigned slot_count; /* ever used */
-	unsigned process_count;
-	pid_t pids[CLASSIC_WORKER_COUNT];
-	unsigned slots[CLASSIC_WORKER_COUNT]; /* the first one of each process */
+	pid_t pids[TEAM_PROCESS_MAX];
+	unsigned slots[TEAM_PROCESS_MAX]; /* the first one of each process */
 };
+
+static void *note_of(const struct team *team, unsigned slot)
+{
+	return (char *)(team->shared + 1) + slot * team->plan.note_size;
+}
 
 /* ---- in the worker */
 
 struct thread {
-	const struct classic_system *system;
+	const struct team_plan *plan;
 	void *self;
-	bool pinned;
 	unsigned number;
-	struct classic_worker worker;
+	struct team_worker worker;
 };
 
-static void usage_add(struct classic_slot *slot, bool begin)
+static void usage_add(struct team_slot *slot, bool begin)
 {
 	struct rusage usage;
 	uint64_t cpu_ns = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -64,14 +66,22 @@ static void usage_add(struct classic_slot *slot, bool begin)
 	slot->sleep_count += begin ? -(uint64_t)usage.ru_nvcsw : (uint64_t)usage.ru_nvcsw;
 }
 
+static void populate(const struct thread *t)
+{
+	if (t->plan->populate)
+		t->plan->populate(t->self);
+}
+
 static void *thread_main(void *arg)
 {
 	struct thread *t = arg;
-	struct classic_worker *w = &t->worker;
+	struct team_worker *w = &t->worker;
 
-	if (t->pinned)
+	if (t->plan->pinned)
 		bench_pin_nth(t->number);
-	t->system->populate(t->self);
+	if (t->plan->enter)
+		t->self = t->plan->enter(t->self);
+	populate(t);
 	for (;;) {
 		w->turn_mine = __atomic_load_n(w->turn, __ATOMIC_ACQUIRE);
 		if (w->turn_mine % 2 == 0) {
@@ -80,33 +90,34 @@ static void *thread_main(void *arg)
 			continue;
 		}
 		usage_add(w->slot, true);
-		t->system->run(t->self, w);
+		t->plan->run(t->self, w);
 		usage_add(w->slot, false);
 		w->slot->end_ns = bench_clock_ns(CLOCK_MONOTONIC);
-		t->system->populate(t->self);
+		populate(t);
 	}
 	return NULL;
 }
 
-static _Noreturn void process_main(const struct classic_team *team, unsigned slot)
+static _Noreturn void process_main(const struct team *team, unsigned slot)
 {
-	static struct thread threads[CLASSIC_WORKER_COUNT];
+	static struct thread threads[TEAM_THREAD_MAX];
+	const struct team_plan *plan = &team->plan;
 	void *self;
 	pthread_t id;
 
 	bench_unpin();
-	self = team->system->join(team->path, &team->size);
-	for (unsigned i = 0; i < team->system->thread_count; i++) {
-		threads[i].system = team->system;
+	self = plan->join(plan->arg);
+	for (unsigned i = 0; i < plan->thread_count; i++) {
+		threads[i].plan = plan;
 		threads[i].self = self;
-		threads[i].pinned = team->pinned;
 		threads[i].number = slot + i;
 		threads[i].worker.turn = &team->shared->turn;
 		threads[i].worker.slot = &team->shared->slots[slot + i];
+		threads[i].worker.note = note_of(team, slot + i);
 		threads[i].worker.count_max = UINT64_MAX;
 		threads[i].worker.rng = BENCH_SEED * (2 * (slot + i) + 1);
 	}
-	for (unsigned i = 1; i < team->system->thread_count; i++)
+	for (unsigned i = 1; i < plan->thread_count; i++)
 		if (pthread_create(&id, NULL, thread_main, &threads[i]))
 			bench_die("pthread_create failed");
 	thread_main(&threads[0]);
@@ -115,82 +126,85 @@ static _Noreturn void process_main(const struct classic_team *team, unsigned slo
 
 /* ---- in the program */
 
-static void worker_start(struct classic_team *team, unsigned process)
+static void worker_start(struct team *team, unsigned process)
 {
 	unsigned slot = team->slot_count;
 	pid_t pid;
 
-	if (slot + team->system->thread_count > SLOT_MAX)
-		bench_die("classic: more than %u workers", SLOT_MAX);
+	if (slot + team->plan.thread_count > SLOT_MAX)
+		bench_die("%s: more than %u workers", team->plan.name, SLOT_MAX);
 	pid = bench_fork();
 	if (!pid)
 		process_main(team, slot);
 	team->pids[process] = pid;
 	team->slots[process] = slot;
-	team->slot_count += team->system->thread_count;
+	team->slot_count += team->plan.thread_count;
 }
 
 /* Until all workers are idle; none may have died meanwhile. */
-static void idle_wait(struct classic_team *team)
+static void idle_wait(struct team *team)
 {
 	uint64_t start_ns = bench_clock_ns(CLOCK_MONOTONIC);
 	uint32_t turn = team->shared->turn;
 
-	for (unsigned i = 0; i < team->process_count; i++)
-		for (unsigned j = 0; j < team->system->thread_count; j++)
+	for (unsigned i = 0; i < team->plan.process_count; i++)
+		for (unsigned j = 0; j < team->plan.thread_count; j++)
 			while (__atomic_load_n(&team->shared->slots[team->slots[i] + j].idle,
 					       __ATOMIC_ACQUIRE) != turn) {
 				if (waitpid(team->pids[i], NULL, WNOHANG))
-					bench_die("%s: a worker has ended", team->system->name);
+					bench_die("%s: a worker has ended", team->plan.name);
 				if (bench_clock_ns(CLOCK_MONOTONIC) - start_ns > ANSWER_NS)
-					bench_die("%s: a worker hangs", team->system->name);
+					bench_die("%s: a worker hangs", team->plan.name);
 				usleep(500);
 			}
 }
 
-static void turn_next(struct classic_team *team)
+static void turn_next(struct team *team)
 {
 	__atomic_store_n(&team->shared->turn, team->shared->turn + 1, __ATOMIC_RELEASE);
 	syscall(SYS_futex, &team->shared->turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-struct classic_team *classic_team_start(const struct classic_system *system, const char *path,
-					const struct classic_size *size, bool pinned)
+struct team *team_start(const struct team_plan *plan)
 {
 	const int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
-	struct classic_team *team = calloc(1, sizeof *team);
+	struct team *team = calloc(1, sizeof *team);
 
 	if (!team)
-		bench_die("classic: no memory");
-	team->system = system;
-	team->path = path;
-	team->size = *size;
-	team->pinned = pinned;
-	team->shared = mmap(NULL, sizeof *team->shared, prot, flags, -1, 0);
+		bench_die("%s: no memory", plan->name);
+	if (plan->process_count > TEAM_PROCESS_MAX || plan->thread_count > TEAM_THREAD_MAX)
+		bench_die("%s: too many workers", plan->name);
+	team->plan = *plan;
+	team->shared_size = sizeof *team->shared + SLOT_MAX * plan->note_size;
+	team->shared = mmap(NULL, team->shared_size, prot, flags, -1, 0);
 	if (team->shared == MAP_FAILED)
 		bench_die("mmap: %s", strerror(errno));
 	team->shared->turn = 2; /* idle == 0: not ready yet */
-	team->process_count = CLASSIC_WORKER_COUNT / system->thread_count;
-	for (unsigned i = 0; i < team->process_count; i++)
+	for (unsigned i = 0; i < plan->process_count; i++)
 		worker_start(team, i);
 	idle_wait(team);
 	return team;
 }
 
-void classic_team_end(struct classic_team *team)
+void team_end(struct team *team)
 {
-	for (unsigned i = 0; i < team->process_count; i++)
+	for (unsigned i = 0; i < team->plan.process_count; i++)
 		bench_kill(team->pids[i]);
-	munmap(team->shared, sizeof *team->shared);
+	munmap(team->shared, team->shared_size);
 	free(team);
 }
 
+void *team_note(const struct team *team, unsigned worker)
+{
+	return note_of(team, worker);
+}
+
 /* Sums over all slots; the latest end. */
-static void totals(const struct classic_team *team, struct classic_slot *ret)
+static void totals(const struct team *team, struct team_slot *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	for (unsigned i = 0; i < team->slot_count; i++) {
-		const struct classic_slot *slot = &team->shared->slots[i];
+		const struct team_slot *slot = &team->shared->slots[i];
 
 		ret->count += __atomic_load_n(&slot->count, __ATOMIC_RELAXED);
 		ret->cpu_ns += slot->cpu_ns;
@@ -208,9 +222,9 @@ static void sleep_until(uint64_t ns)
 }
 
 /* One random worker dies, and another process takes its place while the kernel still tears it down. */
-static pid_t worker_replace(struct classic_team *team, uint64_t *rng)
+static pid_t worker_replace(struct team *team, uint64_t *rng)
 {
-	unsigned process = (unsigned)((bench_random(rng) >> 32) % team->process_count);
+	unsigned process = (unsigned)((bench_random(rng) >> 32) % team->plan.process_count);
 	pid_t pid = team->pids[process];
 
 	if (kill(pid, SIGKILL))
@@ -219,8 +233,7 @@ static pid_t worker_replace(struct classic_team *team, uint64_t *rng)
 	return pid;
 }
 
-static void kill_until(struct classic_team *team, uint64_t start_ns, uint64_t end_ns,
-		       const struct classic_kill *kills)
+static void kill_until(struct team *team, uint64_t start_ns, uint64_t end_ns, const struct team_kill *kills)
 {
 	pid_t dying[SLOT_MAX];
 	unsigned count = 0;
@@ -234,10 +247,9 @@ static void kill_until(struct classic_team *team, uint64_t start_ns, uint64_t en
 		waitpid(dying[--count], NULL, 0);
 }
 
-void classic_team_turn(struct classic_team *team, uint64_t run_ns, const struct classic_kill *kills,
-		       struct classic_turn *ret)
+void team_turn(struct team *team, uint64_t run_ns, const struct team_kill *kills, struct team_turn *ret)
 {
-	struct classic_slot before, after;
+	struct team_slot before, after;
 	uint64_t start_ns;
 	double count;
 
@@ -253,41 +265,8 @@ void classic_team_turn(struct classic_team *team, uint64_t run_ns, const struct 
 	totals(team, &after);
 	count = (double)(after.count - before.count);
 	if (count < 1)
-		bench_die("%s: no move in a whole turn", team->system->name);
+		bench_die("%s: no operation in a whole turn", team->plan.name);
 	ret->wall_ns = (double)(after.end_ns - start_ns) / count;
 	ret->cpu_ns = (double)(after.cpu_ns - before.cpu_ns) / count;
 	ret->sleep_count = (double)(after.sleep_count - before.sleep_count) / count;
-}
-
-/* ---- before and after */
-
-void classic_make(const struct classic_system *system, const char *path, const struct classic_size *size)
-{
-	pid_t pid = bench_fork();
-
-	if (!pid) {
-		system->make(path, size);
-		_exit(0);
-	}
-	bench_wait_ok(pid, system->name);
-}
-
-int64_t classic_sum_off(const struct classic_system *system, const char *path,
-			const struct classic_size *size)
-{
-	const int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
-	int64_t *sum = mmap(NULL, sizeof *sum, prot, flags, -1, 0), ret;
-	pid_t pid;
-
-	if (sum == MAP_FAILED)
-		bench_die("mmap: %s", strerror(errno));
-	pid = bench_fork();
-	if (!pid) {
-		*sum = system->sum(system->join(path, size));
-		_exit(0);
-	}
-	bench_wait_ok(pid, system->name);
-	ret = *sum - (int64_t)size->record_count * CLASSIC_BALANCE;
-	munmap(sum, sizeof *sum);
-	return ret;
 }
