@@ -514,7 +514,8 @@ static int commit_wait(pheap_tx *tx)
 		return 0;
 	rc = PH_MUTANT(PH_MUTANT_ACK_EARLY) ? 0 : ph_wal_wait(tx->h, tx->lsn, UINT64_MAX);
 	ph_checkpoint_if_due(tx->h);
-	return rc;
+	/* Reading goes on when nothing becomes durable any more. */
+	return rc == PHEAP_EPOISONED && tx->read_only ? 0 : rc;
 }
 
 static __attribute__((noinline)) int commit_any(pheap_tx *tx, bool waits)

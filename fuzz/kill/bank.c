@@ -119,6 +119,20 @@ void bank_worker_start(pheap *h, struct board *board, unsigned worker)
 	board->workers[worker].member = pheap_member(h);
 }
 
+void bank_worker_end(pheap *h, struct board *board, unsigned worker)
+{
+	board->workers[worker].closing = pheap_member(h);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static bool is_closing(const struct board *board, uint64_t member)
+{
+	for (unsigned w = 0; w < BANK_WORKERS; w++)
+		if (board->workers[w].closing == member)
+			return true;
+	return false;
+}
+
 /* --- held blocks --- */
 
 /* This process took the hold, and has it still. */
@@ -487,7 +501,9 @@ static int check_noted(pheap *h, struct board *board, const struct raw *r, const
 		return 0;
 	p = plan_of((unsigned)hold->worker, hold->seq);
 	fill(bytes, ~p.seed, p.held_size);
-	/* Its row may go now: then it is not missing. */
+	/* Its row may go now, or it gave up what it held, to go: then it is not missing. */
+	if (!has_record(r, hold->off, hold->member) && is_closing(board, hold->member))
+		return 0;
 	if (!has_record(r, hold->off, hold->member) && attached(r, hold->member))
 		return bank_wrong(board, "member %llu has noted a hold of %#llx, which is in no list",
 				  (unsigned long long)hold->member, (unsigned long long)hold->off);

@@ -56,7 +56,10 @@ struct board {
 		volatile uint64_t member; /* of the process that works now */
 		volatile int64_t permits,
 			permits_asked; /* its balance: told, and after the call in progress */
-		uint64_t reserved[3];
+		volatile uint64_t
+			closing; /* the member that closes the heap, or died in it: what it held is given up before
+					      its row goes */
+		uint64_t reserved[2];
 	} workers[BANK_WORKERS];
 	volatile uint32_t stop;
 	/* Each process is one worker: then what one has lent is not in the way of what another one has. */
@@ -77,6 +80,8 @@ struct bank_expect {
 int bank_make(pheap *h);
 /* A new process is this worker: it has nothing. */
 void bank_worker_start(pheap *h, struct board *board, unsigned worker);
+/* Before that process closes the heap. */
+void bank_worker_end(pheap *h, struct board *board, unsigned worker);
 /* Transaction number acked + 1 of the worker, retried on deadlock. 0, or -1 with board->why. */
 int bank_tx(pheap *h, struct board *board, unsigned worker);
 void bank_expect_start(struct bank_expect *e);

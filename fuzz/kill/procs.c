@@ -178,6 +178,8 @@ static void work_forever(unsigned worker, unsigned stride, unsigned nap)
 	}
 	for (unsigned i = 0; i < count; i++)
 		pthread_join(threads[i], NULL);
+	for (unsigned i = 0; i < count; i++)
+		bank_worker_end(h, board, work[i].worker);
 	_exit(pheap_close(h) ? EXIT_WRONG : 0);
 }
 
@@ -397,6 +399,7 @@ static void victim_run(unsigned stage, uint64_t k)
 		victim_arm(k);
 	if (bank_tx(h, board, VICTIM))
 		_exit(EXIT_WRONG);
+	bank_worker_end(h, board, VICTIM);
 	if (stage == 2)
 		victim_arm(k);
 	_exit(pheap_close(h) ? EXIT_WRONG : 0);
