@@ -23,6 +23,7 @@
 #include "power.h"
 #include "recovery.h"
 #include "super.h"
+#include "wal.h"
 
 #define ATTACHMENT_BATCH 1024u
 #define ATTACHMENT_MAX (1ull << 46) /* below the 47 bits of a word's generation */
@@ -211,6 +212,7 @@ static int holes_fill(const struct pheap *h, const struct ph_file_info *info)
 static int dirty_write(struct pheap *h, struct attach *a, const struct ph_file_info *info, uint64_t next)
 {
 	uint64_t old_gen = h->coord->open_gen;
+	int rc;
 
 	memcpy(a->state.boot_id, a->boot_id, sizeof(a->boot_id));
 	a->state.inode = info->inode;
@@ -222,7 +224,14 @@ static int dirty_write(struct pheap *h, struct attach *a, const struct ph_file_i
 	a->state.attachment_limit = next + ATTACHMENT_BATCH;
 	/* ORDER(state-dirty): before the first store of this open into the mapping, which is in
 	 * ph_recovery_all. Crash between: nothing was stored. Pairs with unclean_check. */
-	return ph_state_write(h->fd, &a->state, &a->copy);
+	rc = ph_state_write(h->fd, &a->state, &a->copy);
+	/* Both copies: the other one says clean, and would count if this one were torn by a later write. */
+	if (rc == 0 && a->was_clean)
+		rc = ph_state_write(h->fd, &a->state, &a->copy);
+	/* The kernel may show the next opener what the disk does not have. */
+	if (h->leased)
+		__atomic_store_n(&h->coord->poison, (uint64_t)-rc, __ATOMIC_RELEASE);
+	return rc;
 }
 
 /* The file is as long as the heap in it says. */
@@ -239,10 +248,17 @@ static int size_check(const struct pheap *h, const struct ph_file_info *info)
 }
 
 /* What the disk has becomes a heap; then it is as if this were its first boot. */
-static int power_enter(struct pheap *h)
+static int power_enter(struct pheap *h, struct attach *a)
 {
-	int rc = ph_os->file_forget(h->fd, h->map, h->super.size_max);
+	int rc;
 
+	/* ORDER(state-unknown): whatever says that this has to be done may be another thing next time, or only in memory, which is
+	 * forgotten now; and the rest of this may fail. A cut behind it: recovered again. Pairs with power_lost. */
+	memset(a->state.boot_id, 0, sizeof(a->state.boot_id));
+	rc = ph_state_write(h->fd, &a->state, &a->copy);
+	if (rc)
+		return rc;
+	rc = ph_os->file_forget(h->fd, h->map, h->super.size_max);
 	if (rc)
 		return ph_error(NULL, rc, "dropping what the kernel remembers of the file failed: %s",
 				pheap_strerror(rc));
@@ -260,7 +276,7 @@ static int first_make_ready(struct pheap *h, struct attach *a, const struct ph_f
 
 	if (rc)
 		return rc;
-	rc = power ? power_enter(h) : size_check(h, info);
+	rc = power ? power_enter(h, a) : size_check(h, info);
 
 	if (!rc && a->state.clean)
 		rc = holes_fill(h, info);
@@ -287,8 +303,11 @@ static int first_enter(struct pheap *h, struct attach *a, const struct ph_file_i
 	if (!rc)
 		rc = ph_recovery_all(h);
 	/* Nobody is active: what a checkpoint needs no room in the ring for, if deaths have used that up. */
-	if (!rc && h->leased && h->coord->tail - h->coord->replay_lsn > h->super.wal_size / 4 * 3)
+	if (!rc && h->leased && h->coord->tail - h->coord->replay_lsn > h->super.wal_size / 4 * 3) {
 		rc = ph_checkpoint_close(h);
+		if (rc)
+			ph_wal_poison(h, rc);
+	}
 	if (rc)
 		return rc;
 	h->coord->attachment_next = next;

@@ -541,13 +541,26 @@ static int heap_start(pheap *h, struct opening *o)
 		return rc;
 	rc = ph_alloc_open(h);
 	if (!rc && !h->passive) {
-		rc = ph_keeper_start(h);
+		rc = ph_keeper_start(h, o->flags);
 		if (rc)
 			ph_alloc_close(h);
 	}
 	if (rc && !h->passive)
 		(void)ph_detach(h);
 	return rc;
+}
+
+/* ORDER(name-first): whoever made the heap may not have come to syncing its folder, or never will: nobody enters a heap whose name
+ * a power cut may take. Once somebody has entered, that is done. Pairs with attach.c:dirty_write, which counts open_gen. */
+static int name_sync(const struct opening *o)
+{
+	struct phd_state state;
+	uint32_t copy;
+	int rc = 0;
+
+	if (!is_mine(o) && !o->passive && ph_state_read(o->fd, &state, &copy) == 0 && state.open_gen == 0)
+		rc = ph_os->folder_sync(o->path);
+	return rc ? ph_error(NULL, rc, "syncing the folder of the new heap failed: %s", pheap_strerror(rc)) : 0;
 }
 
 /* Whoever is last removes the name, from whatever folder it works in by then. */
@@ -592,7 +605,9 @@ static int heap_open(struct opening *o, pheap **ret)
 	h->read_only = (o->flags & PHEAP_RDONLY) != 0;
 	h->passive = o->passive;
 	h->lock_timeout_ns = timeout_ns(o);
-	rc = ephemeral_path(h, o);
+	rc = name_sync(o);
+	if (!rc)
+		rc = ephemeral_path(h, o);
 	if (!rc)
 		rc = heap_start(h, o);
 	if (rc) {
@@ -619,6 +634,8 @@ static int heap_share(struct opening *o, pheap *h)
 				"this process has the heap open %s; close it first, or open it the same way",
 				h->read_only ? "for reading only" : "for writing");
 	rc = super_accept(&second, &h->super);
+	if (!rc)
+		rc = ph_keeper_start(h, o->flags);
 	if (!rc)
 		h->ref_count++;
 	return rc;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "format.h"
@@ -38,6 +39,7 @@ void identity_read(struct identity *ret, int fd)
 		memset(ret->boot_id, 0, sizeof ret->boot_id);
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &info) == 0) {
 		ret->inode = info.stx_ino;
+		ret->dev = makedev(info.stx_dev_major, info.stx_dev_minor);
 		if (info.stx_mask & STATX_BTIME)
 			ret->birth_ns =
 				(uint64_t)info.stx_btime.tv_sec * 1000000000u + info.stx_btime.tv_nsec;
@@ -54,4 +56,9 @@ bool identity_same_file(const struct identity *id, const struct phd_state *state
 {
 	return id->inode == state->inode &&
 	       (!id->birth_ns || !state->birth_ns || id->birth_ns == state->birth_ns);
+}
+
+bool identity_same_device(const struct identity *id, const struct phd_state *state)
+{
+	return !state->dev || id->dev == state->dev;
 }

@@ -15,11 +15,14 @@
 struct identity {
 	uint8_t boot_id[16];	  /* zeros: unknown */
 	uint64_t inode, birth_ns; /* birth_ns 0: the file system has none */
+	uint64_t dev;
 };
 
 void identity_read(struct identity *ret, int fd);
 /* What is unknown is never the same boot; a birth that is unknown does not make another file. */
 bool identity_same_boot(const struct identity *id, const struct phd_state *state);
 bool identity_same_file(const struct identity *id, const struct phd_state *state);
+/* Another one has a snapshot of the file system, in the same boot; unknown is the same. */
+bool identity_same_device(const struct identity *id, const struct phd_state *state);
 
 #endif

@@ -105,6 +105,7 @@ static void state_read(struct fsck *f)
 	f->was_clean = f->state.clean == 1;
 	f->same_boot = identity_same_boot(&f->id, &f->state);
 	f->same_file = identity_same_file(&f->id, &f->state);
+	f->same_device = identity_same_device(&f->id, &f->state);
 	for (int i = 0; i < 2; i++) {
 		/* a sector of zeros was never written: the copies are written in turn */
 		if (valid[i] || format_is_zero(&s[i], sizeof s[i]))

@@ -331,7 +331,7 @@ static void recovery_end(struct fsck *f, uint64_t end)
 	image_sync(f); /* ORDER(power-last) */
 	checkpoint_write(f, &c);
 	image_write_state(f, false);
-	f->same_boot = f->same_file = true;
+	f->same_boot = f->same_file = f->same_device = true;
 }
 
 static const char *cut_reason(struct fsck *f)
@@ -340,6 +340,8 @@ static const char *cut_reason(struct fsck *f)
 		return "it is a copy";
 	if (f->same_boot && f->snapshot)
 		return "it is said to be of a snapshot";
+	if (f->same_boot && !f->same_device)
+		return "it is of a snapshot of its file system, or that was mounted anew";
 	if (f->same_boot)
 		return "a write to it failed, and its processes were killed";
 	if (f->state_copy < 0)
@@ -356,6 +358,19 @@ static bool write_failed(struct fsck *f)
 	       (f->same_boot && image_read_word(f, f->super.coord_off + offsetof(struct phd_coord, poison)));
 }
 
+/* ORDER(state-unknown): what says in this boot that the log has to be read is cleared on the way, and may be in memory only. A kill
+ * or cut behind it: recovered again. */
+static void boot_forget(struct fsck *f)
+{
+	struct identity id = f->id;
+
+	if (!f->same_boot || f->state_copy < 0)
+		return;
+	memset(f->id.boot_id, 0, sizeof f->id.boot_id);
+	image_write_state(f, false);
+	f->id = id;
+}
+
 void power_recover(struct fsck *f)
 {
 	struct replay p = {0};
@@ -370,6 +385,7 @@ void power_recover(struct fsck *f)
 		"%s; the log has %llu bytes, %llu commits, %llu records of images", cut_reason(f),
 		(ull)f->wal_bytes, (ull)f->wal_commit_count, (ull)p.images.count);
 	pass_stop(f);
+	boot_forget(f);
 	image_extend(f, p.chunk_count);
 	images_back(f, &p);
 	commits_forward(f, &p);

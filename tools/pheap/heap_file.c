@@ -305,7 +305,8 @@ static void state_read(struct heap_file *h)
 		h->state_copy = i;
 	}
 	identity_read(&id, h->fd);
-	h->same_boot = identity_same_boot(&id, &h->state);
+	h->same_boot = identity_same_boot(&id, &h->state) &&
+		       (!format_has_wal(&h->super) || identity_same_device(&id, &h->state));
 	h->same_file = identity_same_file(&id, &h->state);
 }
 
