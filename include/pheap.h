@@ -39,6 +39,8 @@
  *			none after it; nearly as fast as PHEAP_PROCESS. A thread of the library makes checkpoints
  *	PHEAP_PROCESS	nothing is promised: the heap is refused with PHEAP_EREBOOT, never silently opened;
  *			pheap-fsck decides. No flush is paid for
+ * Checkpoints keep the journal from filling up. With SYNC a commit that finds it half full makes one before it returns, which
+ * takes milliseconds; PHEAP_KEEPER has a thread of the library do that, beside commits.
  * A transaction of SYNC that has changed nothing ends when all that it can have seen is durable. With SYNC and
  * EPOCH the first store into a page after a checkpoint waits for a flush, once, unless a neighbour has brought it; one
  * transaction changes at most a quarter of the journal (journal_size), new blocks included, else -E2BIG: large new blocks, of
@@ -156,6 +158,8 @@ typedef uint64_t pheap_savepoint_id;	    /* of a savepoint in one transaction */
 #define PHEAP_EPHEMERAL 0x08u /* creation: the heap goes with its last user; see pheap_open */
 #define PHEAP_FIXED 0x10u     /* creation: record an address; every open maps it there, or is -EBUSY */
 #define PHEAP_GUARD 0x20u     /* not in this version: -EOPNOTSUPP */
+#define PHEAP_KEEPER \
+	0x40u /* SYNC: a thread makes this process's checkpoints, until the last close; see DURABLE */
 
 /* pheap_begin, pheap_run; see ISOLATION above */
 #define PHEAP_CONCURRENT 0x10000u /* runs beside others of its kind; the caller locks keys */
@@ -221,7 +225,8 @@ struct pheap_options {
 	 * that never holds blocks and is enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to
 	 * 1 MiB. */
 	uint64_t journal_size;
-	/* Creation, EPOCH: milliseconds of commits that a power cut may take. 0: 1000. */
+	/* Creation. EPOCH: milliseconds of commits that a power cut may take. 0: 1000. SYNC: milliseconds after which a commit
+	 * makes a checkpoint though the journal has room, so that recovery has little to do. 0: 30000. */
 	uint32_t epoch_ms;
 	/* Milliseconds until a wait for somebody who lives is -ETIMEDOUT, for all threads of this
 	 * process and for pheap_open itself; as its first open of the file said. 0: 10000. */

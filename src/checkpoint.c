@@ -8,6 +8,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "lease.h"
 #include "log.h"
 #include "member.h"
 #include "mutant.h"
@@ -17,6 +18,9 @@
 #include "word.h"
 
 #define NAP_NS 1000000ull
+#define EPOCH_MS 1000u /* what 0 stands for */
+#define SYNC_MS 30000u
+#define STEAL_AFTER_NS 200000000ull /* a checkpoint that takes longer is made by somebody else as well */
 #define SWITCH_TRIES 1000u
 
 /* ---- the switch ---- */
@@ -106,17 +110,20 @@ static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b)
 	}
 }
 
-/* Under append. On success the epoch is the new one. -EAGAIN: the copies are too long now. */
-static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_epoch)
+/* Under append, at an even epoch. On success the record is in the log, and the epoch has bit 0 set. -EAGAIN: the copies are too
+ * long now. */
+static int switch_locked(struct pheap *h, struct ph_wal_buf *b)
 {
 	struct phd_coord *c = h->coord;
-	uint64_t epoch = c->epoch & ~1ull;
+	uint64_t epoch = c->epoch;
 	int rc = ph_wal_poisoned(h);
 
 	if (rc == 0)
 		rc = ph_wal_start(b);
 	if (rc)
 		return rc;
+	/* In this order: whoever finds the bit compares it with the tail (L5 of wal.h). */
+	__atomic_store_n(&c->switch_lsn, c->tail, __ATOMIC_RELEASE);
 	__atomic_store_n(&c->epoch, epoch | 1, __ATOMIC_SEQ_CST);
 	/* Whoever declares a range looks at the epoch again after its record counts: it sees the bit, or its record is seen
 	 * here. Pairs with memory.c:undo_leased. */
@@ -133,30 +140,43 @@ static int switch_locked(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_ep
 		return rc;
 	}
 	ph_wal_seal(b, PHD_WAL_SWITCH);
-	*ret_epoch = c->tail;
 	(void)ph_wal_put(h, b);
-	/* ORDER(switch-durable): the copies on the disk before the epoch, in which their pages need no image, begins. A cut
-	 * between: the old epoch's images restore. Pairs with power.c. */
-	rc = PH_MUTANT(PH_MUTANT_SWITCH_LATE) ? 0 : ph_wal_flush_locked(h);
-	__atomic_store_n(&c->epoch, rc ? epoch : *ret_epoch, __ATOMIC_SEQ_CST);
-	return rc;
+	ph_wal_pad(h);
+	return 0;
 }
 
-static int switch_epoch(struct pheap *h, uint64_t *ret_epoch)
+/* One try. *switch_lsn: of the epoch that is to be completed. */
+static int switch_try(struct pheap *h, struct ph_wal_buf *b, uint64_t *ret_lsn)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t epoch, to;
+	int rc = ph_wal_lock(h, 0);
+
+	if (rc < 0)
+		return rc;
+	epoch = c->epoch;
+	if (epoch > c->epoch_lsn) {
+		/* Somebody has begun one, and does not get on. */
+		ph_wal_unlock(h, 0);
+		*ret_lsn = epoch;
+		return ph_wal_poisoned(h);
+	}
+	rc = switch_locked(h, b);
+	*ret_lsn = c->switch_lsn;
+	to = c->tail;
+	ph_wal_unlock(h, 0);
+	/* Not under append: one that is stopped here stops nobody (L5 of wal.h). */
+	return rc ? rc : ph_wal_switch_end(h, epoch | 1, *ret_lsn, to);
+}
+
+static int switch_epoch(struct pheap *h, uint64_t *ret_lsn)
 {
 	struct ph_wal_buf b = {0};
 	uint64_t start_ns = ph_os->clock_ns();
 	const uint32_t word = 0;
 	int rc;
 
-	for (;;) {
-		rc = ph_wal_lock(h, 0);
-		if (rc < 0)
-			break;
-		rc = switch_locked(h, &b, ret_epoch);
-		ph_wal_unlock(h, 0);
-		if (rc != -EAGAIN)
-			break;
+	while ((rc = switch_try(h, &b, ret_lsn)) == -EAGAIN) {
 		if (ph_os->clock_ns() - start_ns > h->lock_timeout_ns) {
 			rc = ph_error(
 				h, -ETIMEDOUT,
@@ -200,89 +220,120 @@ static uint64_t lane_gen_limit(const struct pheap *h, uint64_t limit)
 	return limit > max && limit - max > PHD_LANE_GEN_STEP / 2 ? limit : max + PHD_LANE_GEN_STEP;
 }
 
-static int sector_write(struct pheap *h, uint64_t epoch)
+static void word_raise(uint64_t *word, uint64_t to)
 {
-	struct phd_coord *c = h->coord;
-	struct phd_checkpoint sector;
-	uint32_t copy;
-	int rc = ph_checkpoint_read(h->fd, &h->super, &sector, &copy);
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
 
-	if (rc)
-		return rc;
-	sector.log_gen = c->log_gen;
-	sector.replay_lsn = epoch;
-	sector.epoch_lsn = epoch;
-	sector.lane_gen_limit = lane_gen_limit(h, c->lane_gen_limit);
-	/* ORDER(checkpoint-last): kind A and the log up to the switch on the disk before the sector says that nothing older is
-	 * needed. A cut between: the checkpoint before. Pairs with power.c. */
-	if (PH_MUTANT(PH_MUTANT_RING_EARLY))
-		c->replay_lsn = epoch;
-	rc = ph_checkpoint_write(h->fd, &sector, &copy);
-	if (rc)
-		return rc;
-	/* ORDER(ring-reuse): after the sector is durable. Pairs with wal.c:ph_wal_fits. */
-	__atomic_store_n(&c->lane_gen_limit, sector.lane_gen_limit, __ATOMIC_RELEASE);
-	__atomic_store_n(&c->epoch_lsn, epoch, __ATOMIC_RELEASE);
-	__atomic_store_n(&c->replay_lsn, epoch, __ATOMIC_RELEASE);
-	ph_os->futex_wake((const uint32_t *)(const void *)&c->replay_lsn, 0x7fffffff);
-	return 0;
+	while (seen < to &&
+	       !__atomic_compare_exchange_n(word, &seen, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		;
 }
 
-/* Under the word. A switch whose maker died before its sector is completed, or each such death would cost room in the ring. *resumed:
- * so it was, and what was committed since is not in it. */
-static int checkpoint_make(struct pheap *h, bool *resumed)
+/* The log below the epoch is needed no more. Who comes late with an old one, as it was stopped, changes nothing: K2. */
+static void ring_free(struct pheap *h, uint64_t epoch, uint64_t gen_limit)
 {
 	struct phd_coord *c = h->coord;
-	uint64_t start_ns = ph_os->clock_ns(), epoch = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
-	int rc = 0;
+
+	/* ORDER(ring-reuse): after what says so is durable. Pairs with wal.c:ph_wal_fits. */
+	word_raise(&c->lane_gen_limit, gen_limit);
+	word_raise(&c->epoch_lsn, epoch);
+	word_raise(&c->replay_lsn, epoch);
+	ph_os->futex_wake((const uint32_t *)(const void *)&c->replay_lsn, 0x7fffffff);
+}
+
+static struct phd_live *live_copy(const struct pheap *h, unsigned copy)
+{
+	return (void *)(h->map + PHD_LIVE_OFF(copy));
+}
+
+static int live_sync(const struct pheap *h, unsigned copy)
+{
+	return ph_os->map_sync(h->map + copy * PHD_BLOCK_SIZE, PHD_BLOCK_SIZE);
+}
+
+/* The copy that is behind, so that the other is not on its way to the disk when the power goes. */
+static unsigned live_behind(const struct pheap *h)
+{
+	return __atomic_load_n(&live_copy(h, 0)->epoch_lsn, __ATOMIC_RELAXED) >
+	       __atomic_load_n(&live_copy(h, 1)->epoch_lsn, __ATOMIC_RELAXED);
+}
+
+static int live_write(struct pheap *h, uint64_t epoch)
+{
+	uint64_t gen_limit = lane_gen_limit(h, h->coord->lane_gen_limit);
+	unsigned copy = live_behind(h);
+	struct phd_live *live;
+	int rc;
+
+	/* One that did not get on has raised it already. */
+	if (__atomic_load_n(&live_copy(h, copy ^ 1)->epoch_lsn, __ATOMIC_RELAXED) >= epoch)
+		copy ^= 1;
+	live = live_copy(h, copy);
+	/* ORDER(checkpoint-last): kind A and the log up to the switch on the disk before the words that say that nothing older
+	 * is needed, which the kernel may write at once. A cut between: the checkpoint before. Pairs with power.c. */
+	if (PH_MUTANT(PH_MUTANT_RING_EARLY))
+		word_raise(&h->coord->replay_lsn, epoch);
+	word_raise(&live->lane_gen_limit, gen_limit);
+	if (PH_MUTANT(PH_MUTANT_LIVE_STORED))
+		__atomic_store_n(&live->epoch_lsn, epoch, __ATOMIC_RELEASE);
+	word_raise(&live->epoch_lsn, epoch);
+	rc = live_sync(h, copy);
+	if (rc == 0)
+		ring_free(h, epoch, gen_limit);
+	return rc;
+}
+
+/* Others may be in the middle of it too: each step is done by whoever comes, any number of times. */
+static int checkpoint_make(struct pheap *h, bool renews)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t start_ns = ph_os->clock_ns(), since = c->epoch_lsn, epoch = 0;
+	int rc;
 
 	__atomic_store_n(&c->checkpoint_start_ns, start_ns, __ATOMIC_RELAXED);
-	*resumed = !(epoch & 1) && epoch > c->epoch_lsn;
-	if (!*resumed)
-		rc = switch_epoch(h, &epoch);
+	rc = switch_epoch(h, &epoch);
 	if (rc)
 		return rc;
+	/* What is hot is wanted at once, and waits for the disk: before the sync gives that a lot to do. */
+	if (renews)
+		(void)ph_lease_renew(h, since);
 	if (!PH_MUTANT(PH_MUTANT_SYNC_FORGOT))
 		rc = regions_sync(h);
+	/* After a sync that failed, of anybody, the next one succeeds: what was lost counts as written. */
+	if (rc == 0 && __atomic_load_n(&c->poison, __ATOMIC_ACQUIRE))
+		return ph_wal_poisoned(h);
 	if (rc == 0)
-		rc = sector_write(h, epoch);
-	if (rc && rc != PHEAP_ECORRUPT) {
+		rc = live_write(h, epoch);
+	if (rc) {
 		ph_wal_poison(h, rc);
 		return ph_wal_poisoned(h);
 	}
 	__atomic_fetch_add(&c->checkpoint_count, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&c->checkpoint_ns, ph_os->clock_ns() - start_ns, __ATOMIC_RELAXED);
-	return rc;
+	c->checkpoint_last_ns = ph_os->clock_ns() - start_ns;
+	__atomic_fetch_add(&c->checkpoint_ns, c->checkpoint_last_ns, __ATOMIC_RELAXED);
+	return 0;
 }
 
-int ph_checkpoint(struct pheap *h)
+/* Has who makes one stood still as long as the caller has waited for it? */
+static bool is_stuck(const struct phd_coord *c, uint64_t since_ns)
 {
-	bool resumed;
-	int rc;
+	uint64_t start_ns = __atomic_load_n(&c->checkpoint_start_ns, __ATOMIC_RELAXED);
 
-	pthread_mutex_lock(&h->checkpoint_lock);
-	rc = ph_word_take(h, &h->coord->checkpoint, ph_wal_member_word(h), "a checkpoint of the heap");
-	if (rc >= 0) {
-		rc = checkpoint_make(h, &resumed);
-		if (rc == 0 && resumed)
-			rc = checkpoint_make(h, &resumed);
-		ph_word_release(&h->coord->checkpoint, ph_wal_member_word(h));
-	}
-	pthread_mutex_unlock(&h->checkpoint_lock);
-	return rc;
+	return ph_os->clock_ns() - (start_ns > since_ns ? start_ns : since_ns) > STEAL_AFTER_NS;
 }
 
-/* 0: made one; -EAGAIN: somebody does. */
-static int checkpoint_try(struct pheap *h)
+/* 0: made one, or completed one that somebody had begun; -EAGAIN: somebody does. */
+static int checkpoint_try(struct pheap *h, uint64_t since_ns, bool renews)
 {
-	bool resumed;
+	uint64_t mine = ph_wal_member_word(h), *word = &h->coord->checkpoint;
 	int rc = -EAGAIN;
 
 	if (pthread_mutex_trylock(&h->checkpoint_lock))
 		return rc;
-	if (ph_word_try(h, &h->coord->checkpoint, ph_wal_member_word(h)) != PH_BUSY) {
-		rc = checkpoint_make(h, &resumed);
-		ph_word_release(&h->coord->checkpoint, ph_wal_member_word(h));
+	if (ph_word_try(h, word, mine) != PH_BUSY ||
+	    (is_stuck(h->coord, since_ns) && ph_word_steal(h, word, mine))) {
+		rc = checkpoint_make(h, renews);
+		ph_word_release(word, mine);
 	}
 	pthread_mutex_unlock(&h->checkpoint_lock);
 	return rc;
@@ -299,15 +350,46 @@ static void holder_check(struct pheap *h)
 
 void ph_checkpoint_soon(struct pheap *h)
 {
-	(void)checkpoint_try(h);
+	(void)checkpoint_try(h, 0, true);
+}
+
+bool ph_checkpoint_wanted(const struct pheap *h)
+{
+	return ph_wal_tail(h) - __atomic_load_n(&h->coord->replay_lsn, __ATOMIC_ACQUIRE) >
+	       h->super.wal_size / 2;
+}
+
+uint64_t ph_checkpoint_epoch_ns(const struct pheap *h)
+{
+	uint32_t default_ms = h->super.durability == PHEAP_SYNC >> 24 ? SYNC_MS : EPOCH_MS;
+
+	return (h->super.epoch_ms ? h->super.epoch_ms : default_ms) * 1000000ull;
+}
+
+/* By the clock of the last flush: it costs no look at another one. */
+static bool is_late(const struct pheap *h)
+{
+	uint64_t start_ns = __atomic_load_n(&h->coord->checkpoint_start_ns, __ATOMIC_RELAXED);
+	uint64_t end_ns = __atomic_load_n(&h->coord->flush_end_ns, __ATOMIC_RELAXED);
+
+	return h->super.durability == PHEAP_SYNC >> 24 && end_ns > start_ns &&
+	       end_ns - start_ns > ph_checkpoint_epoch_ns(h);
+}
+
+void ph_checkpoint_ring(struct pheap *h)
+{
+	if (!__atomic_exchange_n(&h->bell, 1, __ATOMIC_ACQ_REL))
+		ph_os->futex_wake(&h->bell, 1);
 }
 
 void ph_checkpoint_if_due(struct pheap *h)
 {
-	uint64_t used = ph_wal_tail(h) - __atomic_load_n(&h->coord->replay_lsn, __ATOMIC_ACQUIRE);
-
-	if (used > h->super.wal_size / 2)
-		(void)checkpoint_try(h);
+	if (!ph_checkpoint_wanted(h) && !is_late(h))
+		return;
+	if (h->keeper)
+		ph_checkpoint_ring(h);
+	else
+		(void)checkpoint_try(h, UINT64_MAX, false);
 }
 
 int ph_checkpoint_room(struct pheap *h, size_t size)
@@ -319,7 +401,7 @@ int ph_checkpoint_room(struct pheap *h, size_t size)
 	while (!ph_wal_fits(h, size, false)) {
 		uint64_t seen = __atomic_load_n(&c->replay_lsn, __ATOMIC_ACQUIRE);
 
-		rc = checkpoint_try(h);
+		rc = checkpoint_try(h, start_ns, false);
 		if (rc && rc != -EAGAIN)
 			break;
 		if (ph_wal_fits(h, size, false))
@@ -355,7 +437,7 @@ int ph_checkpoint_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 		rc = ph_wal_poisoned(h);
 		if (rc)
 			return rc;
-		rc = timeout_ns ? checkpoint_try(h) : -EAGAIN;
+		rc = timeout_ns ? checkpoint_try(h, start_ns, false) : -EAGAIN;
 		if (rc && rc != -EAGAIN)
 			return rc;
 		passed_ns = ph_os->clock_ns() - start_ns;
@@ -369,6 +451,16 @@ int ph_checkpoint_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 					nap_ns);
 		holder_check(h);
 	}
+}
+
+int ph_checkpoint(struct pheap *h)
+{
+	int rc = ph_checkpoint_wait(h, ph_wal_tail(h), h->lock_timeout_ns);
+
+	if (rc != -ETIMEDOUT)
+		return rc;
+	return ph_error(h, rc,
+			"waited too long for a checkpoint of the heap; a process may be stopped in one");
 }
 
 /* ---- opening and closing ---- */
@@ -400,13 +492,18 @@ int ph_checkpoint_first(struct pheap *h, bool clean)
 	uint32_t copy;
 	int rc = ph_checkpoint_read(h->fd, &h->super, &sector, &copy);
 
-	if (rc)
+	if (rc == 0)
+		rc = ph_live_read(h->fd, &h->super, &sector);
+	if (rc < 0)
 		return rc;
+	c->checkpoint_start_ns = ph_os->clock_ns();
 	if (!clean && ring_current(h, &sector)) {
+		/* Killed between a checkpoint's words, or the sector, and their copies here, or between it and the clean state. */
 		rc = ring_check(h, &sector);
+		if (rc == 0 && sector.replay_lsn > c->replay_lsn)
+			rc = live_sync(h, live_behind(h) ^ 1);
 		if (rc)
 			return rc;
-		/* Killed between the sector and its copies here, or between it and the clean state. */
 		c->epoch &= ~1ull;
 		if (c->epoch < sector.epoch_lsn)
 			c->epoch = sector.epoch_lsn;
@@ -423,6 +520,26 @@ int ph_checkpoint_first(struct pheap *h, bool clean)
 	return 0;
 }
 
+/* By the last one there is: nobody stopped can come late. */
+static int sector_write(struct pheap *h)
+{
+	struct phd_coord *c = h->coord;
+	struct phd_checkpoint sector;
+	uint32_t copy;
+	int rc = ph_checkpoint_read(h->fd, &h->super, &sector, &copy);
+
+	if (rc)
+		return rc;
+	sector.log_gen = c->log_gen;
+	sector.replay_lsn = sector.epoch_lsn = c->tail;
+	sector.lane_gen_limit = lane_gen_limit(h, c->lane_gen_limit);
+	/* ORDER(checkpoint-last), as in live_write. */
+	rc = ph_checkpoint_write(h->fd, &sector, &copy);
+	if (rc == 0)
+		ring_free(h, sector.epoch_lsn, sector.lane_gen_limit);
+	return rc;
+}
+
 int ph_checkpoint_close(struct pheap *h)
 {
 	struct phd_coord *c = h->coord;
@@ -434,7 +551,7 @@ int ph_checkpoint_close(struct pheap *h)
 	if (rc == 0)
 		rc = ph_os->file_sync(h->fd);
 	if (rc == 0)
-		rc = sector_write(h, c->tail);
+		rc = sector_write(h);
 	if (rc == 0)
 		c->epoch = c->tail;
 	ph_wal_unlock(h, 0);

@@ -37,6 +37,7 @@
 #define PHD_SUPER_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE)
 #define PHD_STATE_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + PHD_SECTOR_SIZE)
 #define PHD_CHECKPOINT_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + 2ull * PHD_SECTOR_SIZE)
+#define PHD_LIVE_OFF(copy) ((uint64_t)(copy)*PHD_BLOCK_SIZE + 3ull * PHD_SECTOR_SIZE)
 #define PHD_CHUNK_SHIFT 12u
 #define PHD_CHUNK_SIZE 4096u
 #define PHD_SIZE_MIN 65536ull		/* smallest max_size of a heap, bytes */
@@ -124,7 +125,7 @@ struct phd_state {
 static_assert(sizeof(struct phd_state) == PHD_SECTOR_SIZE, "one sector");
 
 /* J. Two copies, in heaps with a WAL: from where power recovery reads. The valid one with the higher seq counts. By pwrite in
- * turn, by whoever has the checkpoint word, or by the first opener or last closer under the gate. */
+ * turn, by the first opener or last closer under the gate: nobody else is there. */
 struct phd_checkpoint {
 	/* 0x000 */ uint64_t magic;
 	/* 0x008 */ uint64_t seq;
@@ -136,6 +137,14 @@ struct phd_checkpoint {
 	/* 0x1fc */ uint32_t crc;
 };
 static_assert(sizeof(struct phd_checkpoint) == PHD_SECTOR_SIZE, "one sector");
+
+/* J. Two copies, in heaps with a WAL: how far checkpoints have moved what the sector says. Words that are only ever raised, in
+ * the mapping: whoever does it late, as it was stopped, changes nothing. The higher one counts, of each. */
+struct phd_live {
+	/* 0x00 */ uint64_t epoch_lsn;	    /* if above the sector's: replay_lsn and epoch_lsn are this. A SWITCH record */
+	/* 0x08 */ uint64_t lane_gen_limit; /* if above the sector's */
+};
+static_assert(sizeof(struct phd_live) == 16, "size");
 
 /* J. Header of a WAL record; entries follow it. Records follow each other, across the end of the region too. */
 struct phd_wal {
@@ -216,14 +225,15 @@ struct phd_coord {
 	/* 0x2d8 */ uint64_t log_gen;
 	/* 0x2e0 */ uint64_t lane_gen_limit;
 	/* 0x2e8 */ uint64_t changed;	      /* EPOCH: the epoch in which something was committed last */
-	/* 0x2f0 */ uint64_t pad11[2];
+	/* 0x2f0 */ uint64_t switch_lsn;     /* of the last SWITCH record; under append */
+	/* 0x2f8 */ uint64_t pad11;
 	/* 0x300 */ uint64_t checkpoint;      /* word: who makes a checkpoint */
 	/* 0x308 */ uint64_t checkpoint_count;
 	/* 0x310 */ uint64_t checkpoint_ns;   /* spent in checkpoints */
 	/* 0x318 */ uint64_t checkpoint_start_ns; /* of the last one; monotonic clock */
 	/* 0x320 */ uint64_t stall_count;     /* times somebody waited for room in the ring */
 	/* 0x328 */ uint64_t stall_ns;
-	/* 0x330 */ uint64_t lease_cursor;    /* chunk up to which leases of the last epoch were renewed */
+	/* 0x330 */ uint64_t checkpoint_last_ns; /* what the last one took */
 	/* 0x338 */ uint64_t reserved[25];
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
@@ -520,6 +530,8 @@ PHD_AT(phd_checkpoint, replay_lsn, 0x018);
 PHD_AT(phd_checkpoint, epoch_lsn, 0x020);
 PHD_AT(phd_checkpoint, lane_gen_limit, 0x028);
 PHD_AT(phd_checkpoint, crc, 0x1fc);
+PHD_AT(phd_live, epoch_lsn, 0x00);
+PHD_AT(phd_live, lane_gen_limit, 0x08);
 PHD_AT(phd_wal, lsn, 0x00);
 PHD_AT(phd_wal, log_gen, 0x08);
 PHD_AT(phd_wal, size, 0x10);
@@ -553,6 +565,7 @@ PHD_AT(phd_coord, flush_patience, 0x270);
 PHD_AT(phd_coord, flush, 0x280);
 PHD_AT(phd_coord, flush_ends, 0x2a8);
 PHD_AT(phd_coord, epoch, 0x2c0);
+PHD_AT(phd_coord, switch_lsn, 0x2f0);
 PHD_AT(phd_coord, checkpoint, 0x300);
 PHD_AT(phd_coord, reserved, 0x338);
 PHD_AT(phd_member, attachment, 0x00);

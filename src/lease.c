@@ -77,15 +77,12 @@ static void neighbours_add(const struct pheap *h, struct ph_lease_set *s, uint32
 	}
 }
 
-/* Appends the images of the set. 1: the epoch has changed: from the start. */
-static int images_append(struct pheap *h, uint64_t word, struct ph_lease_set *s)
+static int images_build(const struct pheap *h, const struct ph_lease_set *s, struct ph_wal_buf *b)
 {
-	struct ph_wal_buf b = {0};
-	uint64_t end;
-	int rc = ph_wal_start(&b);
+	int rc = ph_wal_start(b);
 
 	for (uint32_t i = 0; i < s->count && rc == 0; i++) {
-		char *to = ph_wal_entry(&b, PHD_REC_TARGET(PHD_REC_UNDO, s->pages[i]), PHD_BLOCK_SIZE);
+		char *to = ph_wal_entry(b, PHD_REC_TARGET(PHD_REC_UNDO, s->pages[i]), PHD_BLOCK_SIZE);
 
 		if (to)
 			memcpy(to, h->map + s->pages[i], PHD_BLOCK_SIZE);
@@ -93,30 +90,49 @@ static int images_append(struct pheap *h, uint64_t word, struct ph_lease_set *s)
 			rc = -ENOMEM;
 	}
 	if (rc == 0)
-		ph_wal_seal(&b, PHD_WAL_IMAGE);
-	while (rc == 0) {
-		rc = ph_wal_lock(h, word);
-		if (rc < 0)
-			break;
-		if (h->coord->epoch != s->epoch) {
-			ph_wal_unlock(h, word);
-			rc = 1;
-			break;
-		}
-		/* The copy was made in this epoch and before `append`: if another one has leased a page meanwhile and stored to
-		 * it, its image stands in front of this one, and is applied after it. */
-		if (ph_wal_fits(h, b.size, false)) {
-			end = PH_MUTANT(PH_MUTANT_IMAGE_NONE) ? s->epoch + 8 : ph_wal_put(h, &b);
-			for (uint32_t i = 0; i < s->count; i++)
-				__atomic_store_n(ph_lease_word(h, s->pages[i]), end, __ATOMIC_RELEASE);
-			s->durable = end;
-			s->count = 0;
-			ph_wal_unlock(h, word);
-			break;
-		}
-		ph_wal_unlock(h, word);
-		rc = ph_checkpoint_room(h, b.size);
+		ph_wal_seal(b, PHD_WAL_IMAGE);
+	return rc;
+}
+
+/* 0: in the log; 1: the epoch has changed; 2: no room. */
+static int images_put(struct pheap *h, uint64_t word, struct ph_lease_set *s, const struct ph_wal_buf *b)
+{
+	int rc = ph_wal_lock(h, word);
+
+	if (rc < 0)
+		return rc;
+	/* The copy was made in this epoch and before `append`: if another one has leased a page meanwhile and stored to it, its
+	 * image stands in front of this one, and is applied after it. */
+	if (h->coord->epoch != s->epoch) {
+		rc = 1;
+	} else if (!ph_wal_fits(h, b->size, false)) {
+		rc = 2;
+	} else {
+		uint64_t end = PH_MUTANT(PH_MUTANT_IMAGE_NONE) ? s->epoch + 8 : ph_wal_put(h, b);
+
+		for (uint32_t i = 0; i < s->count; i++)
+			__atomic_store_n(ph_lease_word(h, s->pages[i]), end, __ATOMIC_RELEASE);
+		s->durable = end;
+		s->count = 0;
 	}
+	ph_wal_unlock(h, word);
+	if (h->keeper)
+		ph_checkpoint_if_due(h);
+	return rc;
+}
+
+/* Appends the images of the set. 1: the epoch has changed: from the start. */
+static int images_append(struct pheap *h, uint64_t word, struct ph_lease_set *s)
+{
+	struct ph_wal_buf b = {0};
+	int rc = images_build(h, s, &b);
+
+	if (rc == 0)
+		while ((rc = images_put(h, word, s, &b)) == 2) {
+			rc = ph_checkpoint_room(h, b.size);
+			if (rc)
+				break;
+		}
 	ph_wal_free(&b);
 	return rc;
 }
@@ -165,6 +181,45 @@ int ph_lease_finish(struct pheap *h, uint64_t word, struct ph_lease_set *s)
 	/* ORDER(image-durable): the image is on the disk before the caller can store into the page. A cut between: the page is
 	 * what the image says. Pairs with power.c. */
 	return PH_MUTANT(PH_MUTANT_IMAGE_LATE) ? 0 : ph_wal_wait(h, s->durable, h->lock_timeout_ns);
+}
+
+/* Pages of the data from *chunk on that were leased after `since`, and are not in this epoch. */
+static void renew_collect(const struct pheap *h, uint64_t since, uint64_t *chunk, struct ph_lease_set *s)
+{
+	uint64_t end = (__atomic_load_n(&h->data_end, __ATOMIC_RELAXED) - h->data_off) >> PHD_CHUNK_SHIFT;
+	uint32_t max = batch_max(h);
+
+	for (; *chunk < end && s->count < max; ++*chunk) {
+		uint64_t seen = __atomic_load_n(&h->leases[*chunk].page, __ATOMIC_ACQUIRE);
+
+		/* Of free space no image: see is_near. */
+		if (seen > since && seen <= s->epoch &&
+		    PHD_DESC_KIND(__atomic_load_n(&h->desc[*chunk], __ATOMIC_ACQUIRE)) != PHD_DESC_FREE)
+			s->pages[s->count++] = h->data_off + (*chunk << PHD_CHUNK_SHIFT);
+	}
+}
+
+int ph_lease_renew(struct pheap *h, uint64_t since)
+{
+	uint64_t chunk = 0, used;
+	struct ph_wal_buf b = {0};
+	struct ph_lease_set s;
+	int rc = ph_lease_start(h, 0, &s);
+
+	while (rc == 0) {
+		renew_collect(h, since, &chunk, &s);
+		used = ph_wal_tail(h) - __atomic_load_n(&h->coord->replay_lsn, __ATOMIC_ACQUIRE);
+		if (s.count == 0 || used > h->super.wal_size / 8 * 5)
+			break;
+		rc = images_build(h, &s, &b);
+		if (rc == 0)
+			rc = images_put(h, 0, &s, &b);
+	}
+	ph_wal_free(&b);
+	/* Who waits for one of them flushes what is there by then; here the rest. */
+	if (rc >= 0 && s.durable)
+		rc = ph_wal_wait(h, s.durable, h->lock_timeout_ns);
+	return rc > 0 ? 0 : rc;
 }
 
 int ph_lease_range(struct pheap *h, uint64_t word, uint64_t off, uint64_t n, uint64_t *ret_epoch)

@@ -57,8 +57,8 @@ extern int ph_mutant;
 #define PH_MUTANT_LATER_BARE 34	     /* what is stored behind the commit point is not leased */
 #define PH_MUTANT_SWITCH_BARE 35     /* a switch does not copy undo records */
 #define PH_MUTANT_SWITCH_UNDONE 36   /* a switch does not copy what lanes behind their commit point have yet to store */
-#define PH_MUTANT_SYNC_FORGOT 37     /* checkpoint-last: kind A is not durable before the sector */
-#define PH_MUTANT_RING_EARLY 38	     /* ring-reuse: before the sector is durable */
+#define PH_MUTANT_SYNC_FORGOT 37     /* checkpoint-last: kind A is not durable before the words that say so */
+#define PH_MUTANT_RING_EARLY 38	     /* ring-reuse: before the words that say so are durable */
 #define PH_MUTANT_ACK_EARLY 39	     /* wal-ack: commit does not wait */
 #define PH_MUTANT_EXTENT_LATE 40     /* extent-durable: not flushed */
 #define PH_MUTANT_OLDEST_LAST 42     /* recovery applies the oldest image first, and so the newest wins */
@@ -75,6 +75,8 @@ extern int ph_mutant;
 #define PH_MUTANT_PAD_NONE 55	     /* a flush ends in the middle of a sector, which is written again */
 #define PH_MUTANT_GROW_UNLOGGED 56   /* chunk_count is raised without a record */
 #define PH_MUTANT_APPEND_ASSUMED 57  /* a lane found appending is applied although its record is not in the log */
-#define PH_MUTANT_COUNT 57
+#define PH_MUTANT_LIVE_STORED 58     /* a checkpoint stores the words that say how far it is, and so a late one an old LSN */
+#define PH_MUTANT_HELP_BARE 59	     /* who completes another's switch does not flush its record */
+#define PH_MUTANT_COUNT 59
 
 #endif

@@ -23,6 +23,7 @@
 struct found {
 	struct phd_checkpoint sector;
 	uint32_t copy;
+	bool moved; /* by a checkpoint: its SWITCH record is the first one */
 	char *bytes;
 	uint64_t size; /* of valid records */
 	uint64_t read, room;
@@ -123,6 +124,11 @@ static int record_note(struct found *f, uint64_t at)
 	return 0;
 }
 
+static const struct phd_wal *record_at(const struct found *f, uint64_t i)
+{
+	return (const struct phd_wal *)(const void *)(f->bytes + f->records[i]);
+}
+
 static int log_read(const struct pheap *h, struct found *f)
 {
 	uint64_t size = 0;
@@ -134,15 +140,12 @@ static int log_read(const struct pheap *h, struct found *f)
 			return rc;
 		f->size += size;
 	}
-	/* It was durable up to there before the sector named it. */
-	if (rc > 0 && f->sector.replay_lsn + f->size < f->sector.epoch_lsn)
-		return corrupt(h, f, f->size);
-	return rc < 0 ? rc : 0;
-}
-
-static const struct phd_wal *record_at(const struct found *f, uint64_t i)
-{
-	return (const struct phd_wal *)(const void *)(f->bytes + f->records[i]);
+	if (rc < 0)
+		return rc;
+	/* It was durable up to there before it was named. */
+	if (f->moved && (f->count == 0 || record_at(f, 0)->kind != PHD_WAL_SWITCH))
+		return corrupt(h, f, 0);
+	return f->sector.replay_lsn + f->size < f->sector.epoch_lsn ? corrupt(h, f, f->size) : 0;
 }
 
 /* The entry at `at` of the record's bytes; NULL behind the last one. Bounds were checked by record_check. */
@@ -352,8 +355,11 @@ static int recover(struct pheap *h, struct found *f)
 	uint64_t end;
 	int rc = ph_checkpoint_read(h->fd, &h->super, sector, &f->copy);
 
-	if (rc)
+	if (rc == 0)
+		rc = ph_live_read(h->fd, &h->super, sector);
+	if (rc < 0)
 		return rc;
+	f->moved = rc;
 	if (sector->lane_gen_limit + PHD_LANE_GEN_STEP >= LANE_GEN_MAX)
 		return ph_error(NULL, PHEAP_ECORRUPT, "checkpoint sector: no generation of lanes is left");
 	rc = log_read(h, f);

@@ -513,6 +513,16 @@ int ph_state_write(int fd, struct phd_state *state, uint32_t *copy)
 	return 0;
 }
 
+static int checkpoint_check(const struct phd_super *super, const struct phd_checkpoint *c)
+{
+	if (c->replay_lsn % 8 == 0 && c->epoch_lsn % 8 == 0 && c->epoch_lsn < LSN_LIMIT &&
+	    c->replay_lsn <= c->epoch_lsn && c->epoch_lsn - c->replay_lsn <= super->wal_size && c->log_gen &&
+	    c->lane_gen_limit < LANE_GEN_LIMIT_MAX)
+		return 0;
+	return ph_error(NULL, PHEAP_ECORRUPT,
+			"checkpoint sector: it says what cannot be; run pheap-fsck on the file");
+}
+
 int ph_checkpoint_read(int fd, const struct phd_super *super, struct phd_checkpoint *ret, uint32_t *ret_copy)
 {
 	bool found = false;
@@ -537,12 +547,29 @@ int ph_checkpoint_read(int fd, const struct phd_super *super, struct phd_checkpo
 		return ph_error(NULL, PHEAP_ECORRUPT,
 				"neither copy of the checkpoint sector has the checksum it should have; run "
 				"pheap-fsck on the file");
-	if (ret->replay_lsn % 8 || ret->epoch_lsn % 8 || ret->epoch_lsn >= LSN_LIMIT ||
-	    ret->replay_lsn > ret->epoch_lsn || ret->epoch_lsn - ret->replay_lsn > super->wal_size ||
-	    ret->log_gen == 0 || ret->lane_gen_limit >= LANE_GEN_LIMIT_MAX)
-		return ph_error(NULL, PHEAP_ECORRUPT,
-				"checkpoint sector: it says what cannot be; run pheap-fsck on the file");
-	return 0;
+	return checkpoint_check(super, ret);
+}
+
+int ph_live_read(int fd, const struct phd_super *super, struct phd_checkpoint *checkpoint)
+{
+	int raised = 0, rc;
+
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_live live;
+
+		rc = ph_os->file_read(fd, &live, sizeof(live), PHD_LIVE_OFF(copy));
+		if (rc)
+			return ph_error(NULL, rc, "reading the checkpoint's words failed: %s",
+					pheap_strerror(rc));
+		if (live.lane_gen_limit > checkpoint->lane_gen_limit)
+			checkpoint->lane_gen_limit = live.lane_gen_limit;
+		if (live.epoch_lsn <= checkpoint->epoch_lsn)
+			continue;
+		checkpoint->replay_lsn = checkpoint->epoch_lsn = live.epoch_lsn;
+		raised = 1;
+	}
+	rc = checkpoint_check(super, checkpoint);
+	return rc ? rc : raised;
 }
 
 int ph_checkpoint_write(int fd, struct phd_checkpoint *checkpoint, uint32_t *copy)

@@ -39,6 +39,8 @@ int ph_state_write(int fd, struct phd_state *state, uint32_t *copy);
 /* The same for the checkpoint sector of a heap with a WAL. */
 int ph_checkpoint_read(int fd, const struct phd_super *super, struct phd_checkpoint *ret, uint32_t *ret_copy);
 int ph_checkpoint_write(int fd, struct phd_checkpoint *checkpoint, uint32_t *copy);
+/* Raises what the sector says to where checkpoints have moved it since. 0; 1: there is a SWITCH record at epoch_lsn now; errors. */
+int ph_live_read(int fd, const struct phd_super *super, struct phd_checkpoint *checkpoint);
 
 /* Space that must exist in the file before chunks [from, to) may be used: ranges of descriptors, bitmaps,
  * words and data, rounded to blocks. 0 or -errno of the allocation; never undone. */

@@ -17,6 +17,7 @@
 
 #define NAP_NS 2000000ull /* of those who wait for a flush: then they ask whether its leader lives */
 #define BESIDE_AFTER_NS 100000000ull /* a flush that takes longer is done again by somebody else */
+#define JOIN_AFTER_NS 5000000ull     /* and one that everybody waits for */
 #define WAKE_ALL 0x7fffffff
 #define PATIENCE_MAX 64u /* yields */
 #define PATIENCE_TRY 64u /* flushes after which a leader that had lost it is patient again */
@@ -110,26 +111,6 @@ void ph_wal_poison(struct pheap *h, int rc)
 					  __ATOMIC_RELAXED);
 }
 
-int ph_wal_lock(struct pheap *h, uint64_t word)
-{
-	struct phd_coord *c = h->coord;
-	uint64_t epoch;
-	int rc;
-
-	if (!word)
-		pthread_mutex_lock(&h->append_lock);
-	rc = ph_word_take(h, &c->append, word ? word : ph_wal_member_word(h), "the log");
-	if (rc < 0) {
-		if (!word)
-			pthread_mutex_unlock(&h->append_lock);
-		return rc;
-	}
-	epoch = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(epoch & 1, 0)) /* L5 */
-		__atomic_store_n(&c->epoch, epoch & ~1ull, __ATOMIC_RELEASE);
-	return 0;
-}
-
 void ph_wal_unlock(struct pheap *h, uint64_t word)
 {
 	ph_word_release(&h->coord->append, word ? word : ph_wal_member_word(h));
@@ -182,7 +163,7 @@ uint64_t ph_wal_put(struct pheap *h, const struct ph_wal_buf *b)
 }
 
 /* L4. Under append. */
-static void pad(struct pheap *h)
+void ph_wal_pad(struct pheap *h)
 {
 	static const char zeros[2ul * PHD_SECTOR_SIZE];
 	struct phd_wal w = {.kind = PHD_WAL_PAD};
@@ -299,6 +280,82 @@ static void flush_wake(struct pheap *h)
 	ph_os->futex_wake(flush_end(c, turn), WAKE_ALL);
 }
 
+int ph_wal_switch_end(struct pheap *h, uint64_t epoch, uint64_t switch_lsn, uint64_t to)
+{
+	/* ORDER(switch-durable): the copies on the disk before the epoch, in which their pages need no image, begins. A cut
+	 * between: the old epoch's images restore. Pairs with power.c. */
+	int rc = PH_MUTANT(PH_MUTANT_SWITCH_LATE) ? 0 : flush_to(h, to);
+
+	/* Whoever is first; a switch whose record is in the log ends in no other way. */
+	(void)__atomic_compare_exchange_n(&h->coord->epoch, &epoch, rc ? epoch & ~1ull : switch_lsn, false,
+					  __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+	flush_wake(h);
+	return rc;
+}
+
+/* Is somebody at a flush that reaches so far, and since when not too long? */
+static bool is_under_way(const struct phd_coord *c, uint64_t to)
+{
+	uint64_t start_ns = __atomic_load_n(&c->flush_start_ns, __ATOMIC_RELAXED);
+
+	return __atomic_load_n(&c->flush_target, __ATOMIC_SEQ_CST) >= to &&
+	       __atomic_load_n(&c->flush_end_ns, __ATOMIC_RELAXED) < start_ns &&
+	       ph_os->clock_ns() - start_ns < JOIN_AFTER_NS;
+}
+
+static int lock_take(struct pheap *h, uint64_t word)
+{
+	int rc;
+
+	if (!word)
+		pthread_mutex_lock(&h->append_lock);
+	rc = ph_word_take(h, &h->coord->append, word ? word : ph_wal_member_word(h), "the log");
+	if (rc < 0 && !word)
+		pthread_mutex_unlock(&h->append_lock);
+	return rc < 0 ? rc : 0;
+}
+
+/* L5. Under append, which is given back: one that is stopped in the flush stops nobody. */
+static void switch_help(struct pheap *h, uint64_t word, uint64_t epoch)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t switch_lsn = c->switch_lsn, to;
+
+	ph_wal_pad(h);
+	to = c->tail;
+	if (PH_MUTANT(PH_MUTANT_HELP_BARE))
+		__atomic_store_n(&c->epoch, switch_lsn, __ATOMIC_SEQ_CST);
+	ph_wal_unlock(h, word);
+	while (ph_wal_durable(h) < to && is_under_way(c, to)) {
+		const uint32_t *end = flush_end(c, __atomic_load_n(&c->flush_turn, __ATOMIC_SEQ_CST));
+		uint32_t seen = __atomic_load_n(end, __ATOMIC_SEQ_CST);
+
+		if (is_under_way(c, to))
+			(void)ph_os->futex_wait(end, seen, NAP_NS);
+	}
+	(void)ph_wal_switch_end(h, epoch, switch_lsn, to);
+}
+
+int ph_wal_lock(struct pheap *h, uint64_t word)
+{
+	struct phd_coord *c = h->coord;
+	int rc;
+
+	while ((rc = lock_take(h, word)) == 0) {
+		uint64_t epoch = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
+
+		if (__builtin_expect(!(epoch & 1), 1))
+			break;
+		if (__atomic_load_n(&c->switch_lsn, __ATOMIC_ACQUIRE) >= c->tail) {
+			/* Who set the bit died before its record was in the log. */
+			__atomic_store_n(&c->epoch, epoch & ~1ull, __ATOMIC_RELEASE);
+			break;
+		}
+		switch_help(h, word, epoch);
+	}
+	return rc;
+}
+
 /* Those who were just acknowledged come back a moment later: a leader that lets them in flushes for twice as many. It waits
  * as long as that has paid, and never alone: its own record reaches the goal. */
 static void group_wait(struct phd_coord *c)
@@ -328,7 +385,7 @@ int ph_wal_flush_locked(struct pheap *h)
 {
 	int rc;
 
-	pad(h);
+	ph_wal_pad(h);
 	rc = flush_to(h, h->coord->tail);
 	flush_wake(h);
 	return rc;
@@ -344,29 +401,41 @@ static int flush_lead(struct pheap *h)
 		rc = ph_wal_lock(h, 0);
 		if (rc < 0)
 			return rc;
-		pad(h);
+		ph_wal_pad(h);
 		to = h->coord->tail;
 		ph_wal_unlock(h, 0);
 	}
 	return flush_to(h, to);
 }
 
-/* 0: flushed, or looked; -EAGAIN: another one does it. */
-static int flush_try(struct pheap *h)
+/* Has who flushes stood still as long as the caller has waited for it? since_ns 0: the caller does not wait. */
+static bool is_stuck(const struct phd_coord *c, uint64_t since_ns)
 {
-	uint64_t mine = ph_wal_member_word(h);
+	uint64_t start_ns = __atomic_load_n(&c->flush_start_ns, __ATOMIC_RELAXED);
+
+	if (since_ns == 0)
+		return false;
+	return ph_os->clock_ns() - (start_ns > since_ns ? start_ns : since_ns) > BESIDE_AFTER_NS;
+}
+
+/* 0: flushed, or looked; -EAGAIN: another one does it. */
+static int flush_try(struct pheap *h, uint64_t since_ns)
+{
+	uint64_t mine = ph_wal_member_word(h), *word = &h->coord->flush;
 	int rc = -EAGAIN;
 
 	if (pthread_mutex_trylock(&h->flush_lock))
 		return -EAGAIN;
-	if (ph_word_try(h, &h->coord->flush, mine) != PH_BUSY) {
+	/* L1: the word saves work, and is nobody's right. */
+	if (ph_word_try(h, word, mine) != PH_BUSY ||
+	    (is_stuck(h->coord, since_ns) && ph_word_steal(h, word, mine))) {
 		uint64_t counted;
 
 		group_wait(h->coord);
 		counted = __atomic_load_n(&h->coord->commit_count, __ATOMIC_RELAXED);
 		rc = flush_lead(h);
 		group_note(h->coord, counted);
-		ph_word_release(&h->coord->flush, mine);
+		ph_word_release(word, mine);
 	}
 	pthread_mutex_unlock(&h->flush_lock);
 	/* After the word is free: whoever is woken, or comes, finds it so and leads. */
@@ -375,8 +444,8 @@ static int flush_try(struct pheap *h)
 	return rc;
 }
 
-/* The one who flushes does not get on: dead, or stopped. */
-static int flush_beside(struct pheap *h)
+/* The one who flushes does not get on: dead? */
+static int leader_check(struct pheap *h)
 {
 	uint64_t word = __atomic_load_n(&h->coord->flush, __ATOMIC_ACQUIRE);
 	unsigned lane = PHD_WORD_LANE(word);
@@ -384,12 +453,6 @@ static int flush_beside(struct pheap *h)
 
 	if (ph_word_held(h, word) && lane >= PHD_WORD_MEMBER)
 		rc = ph_member_check(h, lane - PHD_WORD_MEMBER);
-	if (rc == 0 && ph_word_held(h, word) &&
-	    ph_os->clock_ns() - __atomic_load_n(&h->coord->flush_start_ns, __ATOMIC_RELAXED) >
-		    BESIDE_AFTER_NS) {
-		rc = flush_lead(h);
-		flush_wake(h);
-	}
 	return rc < 0 ? rc : 0;
 }
 
@@ -410,7 +473,7 @@ int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 		rc = ph_wal_poisoned(h);
 		if (rc)
 			return rc;
-		rc = timeout_ns ? flush_try(h) : -EAGAIN;
+		rc = timeout_ns ? flush_try(h, start_ns) : -EAGAIN;
 		if (rc == 0)
 			continue;
 		if (rc != -EAGAIN)
@@ -426,7 +489,7 @@ int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 		turn += lsn > __atomic_load_n(&c->flush_target, __ATOMIC_SEQ_CST);
 		rc = ph_os->futex_wait(flush_end(c, turn), ends[turn & 1], nap_ns);
 		if (rc == -ETIMEDOUT)
-			rc = flush_beside(h);
+			rc = leader_check(h);
 		else
 			rc = 0;
 		if (rc)
@@ -436,7 +499,7 @@ int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 
 int ph_wal_flush(struct pheap *h)
 {
-	int rc = ph_wal_tail(h) > ph_wal_durable(h) ? flush_try(h) : 0;
+	int rc = ph_wal_tail(h) > ph_wal_durable(h) ? flush_try(h, 0) : 0;
 
 	return rc == -EAGAIN ? 0 : rc;
 }

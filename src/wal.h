@@ -15,7 +15,9 @@
  *   L2  Below `tail` are whole records, of the current log generation; below `durable` they are on the disk.
  *   L3  tail <= replay_lsn + wal_size. Only SWITCH records use the last quarter.
  *   L4  A sector that is durable is not written again before it is recycled: each flush ends at a sector's end.
- *   L5  Whoever has `append` and finds the epoch's bit 0 set clears it: its setter died.
+ *   L5  Who has `append` sees an even epoch. If it finds bit 0 set, and switch_lsn is below the tail, the SWITCH record is in the
+ *       log: it completes the switch in place of one who is flushing, or stopped, or dead. Else who set the bit died, and it is
+ *       cleared.
  */
 #ifndef PH_WAL_H
 #define PH_WAL_H
@@ -52,6 +54,11 @@ uint64_t ph_wal_put(struct pheap *h, const struct ph_wal_buf *b);
 int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns);
 /* Under append: all that is there is made durable, whoever else flushes. */
 int ph_wal_flush_locked(struct pheap *h);
+/* The SWITCH record at switch_lsn is in the log: makes that durable up to `to`, the end of a sector, and the epoch its own.
+ * epoch: what it is, with bit 0. */
+int ph_wal_switch_end(struct pheap *h, uint64_t epoch, uint64_t switch_lsn, uint64_t to);
+/* Under append: to the end of the sector. */
+void ph_wal_pad(struct pheap *h);
 /* A flush if there is something to flush and nobody does it. */
 int ph_wal_flush(struct pheap *h);
 

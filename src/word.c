@@ -63,6 +63,15 @@ enum ph_take ph_word_try(const struct pheap *h, uint64_t *word, uint64_t mine)
 	}
 }
 
+bool ph_word_steal(const struct pheap *h, uint64_t *word, uint64_t mine)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+	return !names(seen, mine) && ph_word_held(h, seen) &&
+	       __atomic_compare_exchange_n(word, &seen, mine | (seen & PHD_WORD_FLAGS), false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
 /* ---- next ---- */
 
 /* W4. The word is free: does another waiter go first? */

@@ -42,6 +42,8 @@ struct ph_wait {
 
 bool ph_word_held(const struct pheap *h, uint64_t word);
 enum ph_take ph_word_try(const struct pheap *h, uint64_t *word, uint64_t mine);
+/* Takes a word that is advice only from one who does not get on: what it does when it gets on again is harmless. */
+bool ph_word_steal(const struct pheap *h, uint64_t *word, uint64_t mine);
 /* As ph_word_try, but PH_BUSY also where another waiter is to go first. */
 enum ph_take ph_word_try_wait(const struct pheap *h, uint64_t *word, struct ph_wait *w);
 /* One nap; recovers a dead holder. 0: look again; -ETIMEDOUT with a sentence naming the holder; errors of

@@ -65,6 +65,11 @@ struct phd_checkpoint *image_checkpoint(const struct image *im, int copy)
 	return image_at(im, PHD_CHECKPOINT_OFF(copy));
 }
 
+struct phd_live *image_live(const struct image *im, int copy)
+{
+	return image_at(im, PHD_LIVE_OFF(copy));
+}
+
 static void checkpoint_seal(struct phd_checkpoint *c)
 {
 	c->crc = format_crc32c(c, offsetof(struct phd_checkpoint, crc));

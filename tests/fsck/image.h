@@ -61,6 +61,7 @@ struct phd_permits *image_semaphore(const struct image *im, unsigned i); /* bloc
 void image_seal(struct image *im);
 struct phd_state *image_state(const struct image *im, int copy);
 struct phd_checkpoint *image_checkpoint(const struct image *im, int copy);
+struct phd_live *image_live(const struct image *im, int copy);
 void image_dirty(struct image *im); /* the state says: not clean */
 void image_cut(struct image *im);   /* and of another boot */
 void image_lane_state(struct image *im, unsigned lane, unsigned step);

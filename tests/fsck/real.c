@@ -241,17 +241,21 @@ static struct phd_state *state_of(const struct bytes *b)
 	return !format_state_valid(c) || (format_state_valid(a) && a->seq > c->seq) ? a : c;
 }
 
-static uint64_t checkpoint_seq(const struct bytes *b)
+/* From where the log is needed: snapshots of two checkpoints do not mix. */
+static uint64_t checkpoint_lsn(const struct bytes *b)
 {
-	uint64_t seq = 0;
+	uint64_t lsn = 0;
 
 	for (int i = 0; i < 2; i++) {
 		const struct phd_checkpoint *c = (const void *)(b->at + PHD_CHECKPOINT_OFF(i));
+		const struct phd_live *l = (const void *)(b->at + PHD_LIVE_OFF(i));
 
-		if (!format_checkpoint_invalid(super_of(b), c) && c->seq > seq)
-			seq = c->seq;
+		if (!format_checkpoint_invalid(super_of(b), c) && c->epoch_lsn > lsn)
+			lsn = c->epoch_lsn;
+		if (l->epoch_lsn > lsn)
+			lsn = l->epoch_lsn;
 	}
-	return seq;
+	return lsn;
 }
 
 /* A file of its own, that says that it is itself: else both would refuse it. */
@@ -503,10 +507,10 @@ static void one(unsigned number, uint64_t *state)
 	waitpid(pid, NULL, 0);
 	left = file_bytes(fd);
 	close(fd);
-	seq = checkpoint_seq(&left);
+	seq = checkpoint_lsn(&left);
 	/* the sectors are read first, so a page is not older than the checkpoint that a snapshot has */
 	for (unsigned i = 0; i < count;) {
-		if (checkpoint_seq(&snapshots[i]) == seq) {
+		if (checkpoint_lsn(&snapshots[i]) == seq) {
 			i++;
 			continue;
 		}

@@ -416,6 +416,62 @@ static bool check_wal_short(const struct image *before, const struct image *afte
 	return check_reset(after, IMAGE_LSN + 64);
 }
 
+/* A checkpoint has moved on since the sector: a commit before it, and one behind it. Of the words the lower one names a place that
+ * is long in use again. */
+static void damage_live(struct image *im)
+{
+	struct wal_log *w = malloc(sizeof *w);
+
+	wal_log_start(w, im);
+	wal_one(w, PHD_WAL_COMMIT, PHD_REC_DEFER, EXTENT_OFF(im), "done", 4);
+	wal_pad(w);
+	wal_record_begin(w, PHD_WAL_SWITCH);
+	image_live(im, 1)->epoch_lsn = wal_record_end(w);
+	image_live(im, 0)->epoch_lsn = IMAGE_LSN + 8;
+	wal_one(w, PHD_WAL_COMMIT, PHD_REC_DEFER, EXTENT_OFF(im) + 64, "mine", 4);
+	memset(image_at(im, EXTENT_OFF(im)), 0, 128);
+	image_checkpoint_set(im, IMAGE_LSN, IMAGE_LSN);
+	image_cut(im);
+	free(w);
+}
+
+static bool check_live(const struct image *before, const struct image *after)
+{
+	const char *extent = image_at(after, EXTENT_OFF(before));
+
+	if (memcmp(extent, "\0\0\0\0", 4) || memcmp(extent + 64, "mine", 4))
+		return fail_check("the log was not read from the later checkpoint on");
+	return true;
+}
+
+static void damage_live_wrong(struct image *im)
+{
+	damage_live(im);
+	image_live(im, 0)->epoch_lsn = UINT64_MAX - 3;
+	image_live(im, 0)->lane_gen_limit = UINT64_MAX;
+}
+
+/* No SWITCH record is where it says; the other one still does. */
+static void damage_live_nowhere(struct image *im)
+{
+	damage_live(im);
+	image_live(im, 0)->epoch_lsn = image_live(im, 1)->epoch_lsn + 32;
+}
+
+static void damage_live_killed(struct image *im)
+{
+	image_dirty(im);
+	image_ring_set(im, IMAGE_LSN, IMAGE_LSN + 512, IMAGE_LSN + 512);
+	image_live(im, 1)->epoch_lsn = IMAGE_LSN + 64;
+}
+
+static bool check_live_killed(const struct image *before, const struct image *after)
+{
+	if (image_live(after, 1)->epoch_lsn)
+		return fail_check("the word still says it");
+	return check_retired(before, after);
+}
+
 /* Three lanes: one that was appending and has, one that has not, one that had not begun to. */
 static void damage_appending(struct image *im)
 {
@@ -592,6 +648,22 @@ const struct fsck_case wal_cases[] = {
 	 {"checkpoint-none", "state-dirty"},
 	 check_retired},
 	{"wal short", damage_wal_short, LEFT, LEFT, FIXED, {"power-cut", "wal-short"}, check_wal_short},
+	{"live", damage_live, LEFT, FIXED, FIXED, {"power-cut"}, check_live},
+	{"live wrong", damage_live_wrong, LEFT, LEFT, FIXED, {"checkpoint-live", "power-cut"}, check_live},
+	{"live nowhere",
+	 damage_live_nowhere,
+	 LEFT,
+	 LEFT,
+	 FIXED,
+	 {"checkpoint-live", "power-cut"},
+	 check_live},
+	{"live killed",
+	 damage_live_killed,
+	 LEFT,
+	 LEFT,
+	 FIXED,
+	 {"checkpoint-live", "state-dirty"},
+	 check_live_killed},
 	{"appending",
 	 damage_appending,
 	 LEFT,

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# kv.sh KV DEMO FSCK OTHER_HEAP: pheap-kv as its users see it. The last line says how many cases passed and failed.
+# kv.sh KV DEMO FSCK OTHER_HEAP ONE_SHARD: pheap-kv as its users see it. The last line says how many cases passed and failed.
 #
 # How it cleans up: a keeper removes the folder when the last process that holds the pipe's other end has ended, also when
 # this script is killed.
 set -u
 kv=$(realpath -e "$1") demo=$(realpath -e "$2") fsck=$(realpath -e "$3") other_heap=$(realpath -e "$4") || exit 99
+one_shard=$(realpath -e "$5") || exit 99
 passed=0 failed=0 child=''
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/pheap-kv-test-XXXXXX") || exit 99
@@ -172,7 +173,7 @@ says 'contents equal the input exactly: 4 records'
 
 done_before=0
 for n in 1 2 3 64 65 700 2001; do
-	kill_in_transaction "$n" k load lines --format lines --rounds 4
+	kill_in_transaction "$n" k load lines --format lines --rounds 4 --durability process
 	fsck_gives 4 k
 	gives 0 k verify lines --format lines --so-far
 	says 'after a kill: 1 undone'
@@ -197,6 +198,48 @@ gives 0 k stats
 says 'load transactions     30000'
 says 'kills in transactions'
 fsck_gives 0 k
+
+# ---- what a power cut may take
+
+gives 0 h stats
+says 'durability            sync'
+for level in process epoch sync; do
+	gives 0 $level put first one --durability $level
+	gives 0 $level stats
+	says "durability            $level"
+	kill_in_transaction 700 $level load lines --format lines
+	fsck_gives 4 $level
+	gives 0 $level get first
+	check "a record of $level from before the kill" test "$(cat out)" = one
+	gives 0 $level delete first
+	gives 0 $level verify lines --format lines --so-far
+	gives 0 $level load lines --format lines --durability $level
+	gives 0 $level verify lines --format lines
+	says 'contents equal the input exactly: 3000 records'
+	fsck_gives 0 $level
+done
+kill_in_transaction 100 loaded load lines --format lines --durability epoch
+gives 0 loaded stats
+says 'durability            epoch'
+gives 2 process put a b --durability sync
+check "one sentence for another durability" test "$(cat err)" = \
+	'pheap-kv: process: was made with --durability process, which cannot be changed later'
+gives 2 sync load lines --format lines --durability epoch
+gives 2 sync get key-1 --durability process
+gives 2 none put a b --durability most
+says '--durability takes sync, epoch or process'
+check "a refused durability makes no file" test ! -e none
+
+# a table that the log is too small to double in one transaction
+"$one_shard" 1000 >narrow-lines
+gives 0 narrow load narrow-lines --format lines --max-size 1M
+gives 0 narrow stats
+says 'buckets               512'
+gives 0 narrow verify narrow-lines --format lines
+gives 0 wide load narrow-lines --format lines
+gives 0 wide stats
+says 'buckets               1024'
+fsck_gives 0 narrow
 
 # ---- what cannot be done
 

@@ -14,7 +14,8 @@
  * Invariants
  *   C1  ORDER(fsck-checkpoint): all of kind A durable before a checkpoint that has nothing to replay. Cut
  *       between: the log is read from the checkpoint before.
- *   C2  Positions only grow: no position that a record or a lease may have had is used again.
+ *   C2  Positions only grow: no position that a record or a lease may have had is used again. So what is written here is above
+ *       the words that checkpoints have raised, and these need not be stored.
  */
 #include <string.h>
 
@@ -86,7 +87,7 @@ static bool guess_from_memory(struct fsck *f, struct phd_checkpoint *ret)
 {
 	struct phd_coord c;
 
-	if (f->was_clean || !f->same_boot || !f->same_file)
+	if (f->was_clean || !f->same_boot || !f->same_file || !f->same_device)
 		return false;
 	image_read(f, f->super.coord_off, &c, sizeof c);
 	*ret = (struct phd_checkpoint){.log_gen = c.log_gen,
@@ -132,6 +133,52 @@ static void checkpoint_guess(struct fsck *f, const char *const *error)
 		checkpoint_write(f, &f->checkpoint);
 }
 
+/* Checkpoints of a heap in use leave the sector alone and raise these words. Where the higher one says, a SWITCH record stands: it
+ * was durable before. Below the other one the ring may be in use again. */
+static bool live_stands(struct fsck *f, uint64_t lsn)
+{
+	struct wal_record r;
+
+	if (lsn <= f->checkpoint.epoch_lsn || f->attached)
+		return true;
+	return !f->was_clean && wal_record(f, lsn, lsn + f->super.wal_size, f->checkpoint.log_gen, &r) &&
+	       r.kind == PHD_WAL_SWITCH;
+}
+
+/* Wrong, it does not count, here either. */
+static void live_refuse(struct fsck *f, int copy, struct phd_live *l)
+{
+	static const struct phd_live none;
+
+	if (problem(f, PR_LIVE, PHD_LIVE_OFF(copy), "copy %d: LSN %llu, generation %llu", copy,
+		    (ull)l->epoch_lsn, (ull)l->lane_gen_limit))
+		image_write(f, PHD_LIVE_OFF(copy), &none, sizeof none);
+	*l = none;
+}
+
+static void live_read(struct fsck *f)
+{
+	struct phd_live l[2];
+	int higher;
+
+	for (int i = 0; i < 2; i++) {
+		image_read(f, PHD_LIVE_OFF(i), &l[i], sizeof l[i]);
+		if (l[i].lane_gen_limit >> 47 || l[i].epoch_lsn % 8 || l[i].epoch_lsn >= LSN_END)
+			live_refuse(f, i, &l[i]);
+	}
+	for (int n = 0; n < 2; n++) {
+		higher = l[1].epoch_lsn > l[0].epoch_lsn;
+		if (live_stands(f, l[higher].epoch_lsn))
+			break;
+		live_refuse(f, higher, &l[higher]);
+	}
+	higher = l[1].epoch_lsn > l[0].epoch_lsn;
+	if (l[higher].epoch_lsn > f->checkpoint.epoch_lsn)
+		f->checkpoint.replay_lsn = f->checkpoint.epoch_lsn = l[higher].epoch_lsn;
+	for (int i = 0; i < 2; i++)
+		f->checkpoint.lane_gen_limit = larger(f->checkpoint.lane_gen_limit, l[i].lane_gen_limit);
+}
+
 /* A damaged copy is written anew by whatever checkpoint comes next; at once only where none will. */
 void checkpoint_read(struct fsck *f)
 {
@@ -153,6 +200,7 @@ void checkpoint_read(struct fsck *f)
 		    problem(f, PR_CHECKPOINT_COPY, PHD_CHECKPOINT_OFF(i), "copy %d: %s", i, error[i]) &&
 		    f->was_clean)
 			checkpoint_write(f, &f->checkpoint);
+	live_read(f);
 	f->next_lsn = lsn_align(f->checkpoint.epoch_lsn);
 }
 
@@ -163,7 +211,7 @@ void cut_judge(struct fsck *f)
 	if (!f->wal || f->was_clean || f->attached)
 		return;
 	image_read(f, f->super.coord_off, &c, sizeof c);
-	f->cut = !f->same_boot || !f->same_file || f->snapshot || c.poison;
+	f->cut = !f->same_boot || !f->same_file || !f->same_device || f->snapshot || c.poison;
 }
 
 /* In the file nothing is in doubt: what lanes have in their own logs is whole before they append. */

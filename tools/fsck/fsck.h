@@ -52,6 +52,7 @@ enum fsck_problem {
 	PR_STATE_DIRTY,
 	PR_CHECKPOINT_NONE,
 	PR_CHECKPOINT_COPY,
+	PR_LIVE,
 	PR_CUT,
 	PR_WAL_SHORT,
 	PR_WAL_RECORD,
@@ -124,7 +125,7 @@ struct fsck {
 	struct phd_super super;
 	struct phd_state state; /* the one that counts, as in the file */
 	int state_copy;		/* where it is, -1: nowhere */
-	bool was_clean, same_boot, same_file;
+	bool was_clean, same_boot, same_file, same_device;
 	bool state_changed; /* write it at the end even if it says clean */
 	bool state_rewrite; /* a damaged copy is to be written anew, once nothing needs the other's boot id */
 	struct identity id;

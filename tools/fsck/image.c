@@ -322,6 +322,7 @@ void image_write_state(struct fsck *f, bool clean)
 	memcpy(s.boot_id, f->id.boot_id, sizeof s.boot_id);
 	s.inode = f->id.inode;
 	s.birth_ns = f->id.birth_ns;
+	s.dev = f->id.dev;
 	s.clean = clean;
 	s.durability = f->super.durability;
 	s.crc = format_crc32c(&s, offsetof(struct phd_state, crc));

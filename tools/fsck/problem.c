@@ -57,6 +57,8 @@ static const struct row table[PR_COUNT] = {
 				ERROR, false},
 	[PR_CHECKPOINT_COPY] = {"checkpoint-copy", "a copy of the checkpoint is damaged",
 				"Write it from the other copy", ERROR, true},
+	[PR_LIVE] = {"checkpoint-live", "a word that moves the checkpoint is impossible",
+		     "Clear it, and take the other copy, or the sector", ERROR, false},
 	[PR_CUT] = {"power-cut", "what memory held of the heap is lost", "Recover it from its log", ERROR,
 		    true},
 	[PR_WAL_SHORT] = {"wal-short", "the log ends before the position to which it was durable",

@@ -52,7 +52,7 @@ static int mate_run(const struct crew *crew, unsigned place)
 	options.quiet = true;
 	options.again = options.progress = false;
 	(void)pheap_close(crew->store->h); /* the parent's: dead here */
-	rc = kv_store_open(&store, crew->store->path, KV_WRITE, 0);
+	rc = kv_store_open(&store, crew->store->path, KV_WRITE, &(struct kv_new){0});
 	if (rc)
 		return rc;
 	rc = kv_load(&store, crew->input, &options);

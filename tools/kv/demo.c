@@ -446,8 +446,10 @@ static void story(void)
 
 	printf("%u processes with %s thread%s each load %s\n", score.worker_count, demo.threads,
 	       strcmp(demo.threads, "1") == 0 ? "" : "s", stage.input);
-	printf("into %s; for %u s each of them may be killed at any moment; seed %llu\n\n", stage.heap,
-	       demo.seconds, (ull)stage.seed);
+	printf("into %s, a heap of durability process: this is about kills, not about power cuts;\n",
+	       stage.heap);
+	printf("for %u s each of them may be killed at any moment; seed %llu\n\n", demo.seconds,
+	       (ull)stage.seed);
 	for (unsigned i = 0; i < score.worker_count; i++)
 		worker_make(&score.workers[i], i + 1);
 	score.start_ns = stage_now_ns();

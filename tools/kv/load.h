@@ -10,11 +10,15 @@
  * the dead need no heirs. Who meets another at a slice takes another one; that two never do the same step is
  * L1's business, not theirs.
  *
+ * Why steps do not wait for the disk: a load has only said that it is done once all of it is durable, and then one
+ * wait is enough. A power cut takes its last steps, and it goes on where that left it.
+ *
  * Invariants
  *   L1  slice.done steps of a slice are committed, no more and no fewer; each was done once.
  *   L2  So a step finds its record as the step before left it (stamp), else work was lost or repeated:
  *       -ESTALE.
  *   L3  The load's other fields only change in a transaction that is alone; a step looks at the number.
+ *   L4  When a load returns 0, its steps survive what the heap's durability promises.
  */
 #ifndef KV_LOAD_H
 #define KV_LOAD_H

@@ -55,6 +55,10 @@ static const char usage_text[] =
 	"      --progress       a line for each 20 ms of loading\n"
 	"      --stall N        stop for ever inside transaction N of this run: for tests\n"
 	"      --report FILE    keep counters in FILE while loading, see report.h: for tests\n"
+	"      --durability sync     put, load: of a new FILE: a change that is reported survives a power cut, too\n"
+	"                            (the default)\n"
+	"      --durability epoch    a power cut may take the last second, and is faster\n"
+	"      --durability process  only for when programs are killed; after a power cut FILE is refused\n"
 	"      --max-size SIZE  put, load: of a new FILE; K, M, G and T are understood\n"
 	"      --help, --version\n"
 	"Exit code: 0 done, 1 no such key or contents differ, 2 error.\n";
@@ -68,7 +72,7 @@ struct request {
 	unsigned process_count;	 /* 0: this one */
 	const char *report_path; /* NULL: none */
 	bool so_far;
-	uint64_t max_size;
+	struct kv_new with;
 };
 
 static _Noreturn void usage_exit(const char *why)
@@ -177,7 +181,7 @@ static int key_take(const struct request *request, struct kv_bytes *ret)
 static int run(struct work *work, const struct request *request, enum kv_open how, uint32_t flags,
 	       int (*fn)(pheap_tx *tx, void *arg))
 {
-	int rc = kv_store_open(&work->store, request->path, how, request->max_size);
+	int rc = kv_store_open(&work->store, request->path, how, &request->with);
 
 	if (rc)
 		return rc;
@@ -339,7 +343,7 @@ static int command_load(const struct request *request)
 
 	if (rc)
 		return EXIT_ERROR;
-	rc = kv_store_open(&store, request->path, KV_MAKE, request->max_size);
+	rc = kv_store_open(&store, request->path, KV_MAKE, &request->with);
 	if (rc == 0) {
 		rc = load_run(request, &store, &input);
 		if (rc)
@@ -359,7 +363,7 @@ static int command_verify(const struct request *request)
 
 	if (rc)
 		return EXIT_ERROR;
-	rc = kv_store_open(&store, request->path, KV_READ, 0);
+	rc = kv_store_open(&store, request->path, KV_READ, &request->with);
 	if (rc == 0) {
 		rc = kv_verify(&store, &input, request->so_far);
 		close_rc = kv_store_close(&store);
@@ -391,6 +395,7 @@ static void stats_print(const struct kv_store *store, const struct pheap_stats *
 	printf("undone                %llu\n", (unsigned long long)life->back_count);
 	printf("completed             %llu\n", (unsigned long long)life->forward_count);
 	printf("slowest recovery      %.3f ms\n", (double)life->recovery_ns_max / 1e6);
+	printf("durability            %s\n", kv_durability_text(store->info.durability));
 	printf("transactions ended    %llu, the library's own included\n",
 	       (unsigned long long)stats->tx_count);
 	printf("file bytes            %llu\n", (unsigned long long)stats->file_size);
@@ -402,7 +407,7 @@ static int command_stats(const struct request *request)
 {
 	struct pheap_stats stats = {0};
 	struct kv_store store;
-	int rc = kv_store_open(&store, request->path, KV_READ, 0), close_rc;
+	int rc = kv_store_open(&store, request->path, KV_READ, &request->with), close_rc;
 
 	if (rc)
 		return EXIT_ERROR;
@@ -446,6 +451,16 @@ static uint64_t size_take(const char *text)
 	return number_take(digits, 1, 1ull << 20, why) << 10 * (unit - units + 1);
 }
 
+static uint32_t durability_take(const char *text)
+{
+	static const uint32_t levels[] = {PHEAP_SYNC, PHEAP_EPOCH, PHEAP_PROCESS};
+
+	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
+		if (strcmp(text, kv_durability_text(levels[i])) == 0)
+			return levels[i];
+	usage_exit("--durability takes sync, epoch or process");
+}
+
 static void option_take(struct request *request, int c)
 {
 	switch (c) {
@@ -482,8 +497,11 @@ static void option_take(struct request *request, int c)
 	case 's':
 		request->so_far = true;
 		break;
+	case 'd':
+		request->with.durability = durability_take(optarg);
+		break;
 	case 'm':
-		request->max_size = size_take(optarg);
+		request->with.max_size = size_take(optarg);
 		break;
 	case 'h':
 		fputs(usage_text, stdout);
@@ -512,19 +530,13 @@ static _Noreturn void option_bad(int c, char **argv)
 static void request_read(struct request *request, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"format", required_argument, NULL, 'f'},
-		{"threads", required_argument, NULL, 't'},
-		{"processes", required_argument, NULL, 'P'},
-		{"report", required_argument, NULL, 'R'},
-		{"rounds", required_argument, NULL, 'r'},
-		{"stall", required_argument, NULL, 'S'},
-		{"again", no_argument, NULL, 'a'},
-		{"progress", no_argument, NULL, 'p'},
-		{"so-far", no_argument, NULL, 's'},
-		{"max-size", required_argument, NULL, 'm'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"format", required_argument, NULL, 'f'},    {"threads", required_argument, NULL, 't'},
+		{"processes", required_argument, NULL, 'P'}, {"report", required_argument, NULL, 'R'},
+		{"rounds", required_argument, NULL, 'r'},    {"stall", required_argument, NULL, 'S'},
+		{"again", no_argument, NULL, 'a'},	     {"progress", no_argument, NULL, 'p'},
+		{"so-far", no_argument, NULL, 's'},	     {"durability", required_argument, NULL, 'd'},
+		{"max-size", required_argument, NULL, 'm'},  {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},	     {NULL, 0, NULL, 0},
 	};
 	int c;
 

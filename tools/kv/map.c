@@ -90,6 +90,23 @@ static int shard_grow(pheap_tx *tx, const struct kv_shard *shard)
 	return pheap_error(tx);
 }
 
+/* When it is time to double the table, and it fits: else its rows get longer. Asked once for each time that it could have
+ * been doubled, because a try costs as much as what it would do. */
+static int shard_make_room(pheap_tx *tx, const struct kv_shard *shard)
+{
+	pheap_savepoint_id before;
+	int rc;
+
+	if (shard->bucket_count && (shard->record_count == 0 || shard->record_count % shard->bucket_count))
+		return 0;
+	rc = pheap_savepoint(tx, &before);
+	if (rc == 0)
+		rc = shard_grow(tx, shard);
+	if (rc == 0 || shard->bucket_count == 0 || (rc != -ENOSPC && rc != -E2BIG))
+		return rc;
+	return pheap_rollback(tx, before);
+}
+
 static struct kv_entry *entry_new(pheap_tx *tx, struct kv_bytes key, uint64_t hash)
 {
 	struct kv_entry *entry = pheap_zalloc(tx, sizeof(*entry) + key.n, PHEAP_TYPE(struct kv_entry));
@@ -121,7 +138,7 @@ static int entry_add(pheap_tx *tx, const struct kv_shard *shard, struct kv_bytes
 	struct kv_entry *entry;
 	struct kv_bucket *bucket;
 	struct kv_shard *to;
-	int rc = shard->record_count >= shard->bucket_count ? shard_grow(tx, shard) : 0;
+	int rc = shard_make_room(tx, shard);
 
 	if (rc)
 		return rc;

@@ -181,8 +181,7 @@ static int open_fail(struct kv_store *store, int rc, const char *path)
 	return rc;
 }
 
-static int heap_open(struct kv_store *ret, const char *path, enum kv_open how,
-		     const struct pheap_options *opt)
+static int heap_open(struct kv_store *ret, const char *path, enum kv_open how, struct pheap_options *opt)
 {
 	uint32_t flags = how == KV_READ ? PHEAP_RDONLY : how == KV_MAKE ? PHEAP_CREATE : 0;
 	int rc;
@@ -191,18 +190,46 @@ static int heap_open(struct kv_store *ret, const char *path, enum kv_open how,
 		return pheap_open(path, flags, opt, &ret->h);
 	rc = pheap_open(path, flags | PHEAP_EXCL, opt, &ret->h);
 	ret->made = rc == 0;
-	return rc == -EEXIST ? pheap_open(path, flags, opt, &ret->h) : rc;
+	if (rc != -EEXIST)
+		return rc;
+	opt->durability = 0; /* heap_check tells it in words for users */
+	return pheap_open(path, flags, opt, &ret->h);
 }
 
-int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size)
+const char *kv_durability_text(uint32_t durability)
+{
+	return durability == PHEAP_SYNC ? "sync" : durability == PHEAP_EPOCH ? "epoch" : "process";
+}
+
+/* Not that of somebody else's layout, and as durable as was asked for. */
+static int heap_check(const struct kv_store *store, const struct kv_new *with)
+{
+	const struct pheap_info *info = &store->info;
+
+	/* a heap without a layout name opens under any: its roots are somebody else's */
+	if (strcmp(info->layout, KV_LAYOUT) != 0) {
+		fprintf(stderr, "pheap-kv: %s: this heap was not made by pheap-kv (its layout is \"%s\")\n",
+			store->path, info->layout);
+		return PHEAP_ELAYOUT;
+	}
+	if (with->durability && with->durability != info->durability) {
+		fprintf(stderr,
+			"pheap-kv: %s: was made with --durability %s, which cannot be changed later\n",
+			store->path, kv_durability_text(info->durability));
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, const struct kv_new *with)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 	int rc;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->path = path;
-	opt.durability = PHEAP_PROCESS;
-	opt.max_size = max_size;
+	opt.max_size = with->max_size;
+	opt.durability = how == KV_MAKE ? with->durability : 0;
 	opt.layout = KV_LAYOUT;
 	opt.types = types_get(&opt.type_count);
 	rc = heap_open(ret, path, how, &opt);
@@ -213,13 +240,11 @@ int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint
 	rc = pheap_info(ret->h, &ret->info, sizeof(ret->info));
 	if (rc)
 		return open_fail(ret, rc, path);
-	/* a heap without a layout name opens under any: its roots are somebody else's */
-	if (strcmp(ret->info.layout, KV_LAYOUT) != 0) {
-		fprintf(stderr, "pheap-kv: %s: this heap was not made by pheap-kv (its layout is \"%s\")\n",
-			path, ret->info.layout);
+	rc = heap_check(ret, with);
+	if (rc) {
 		(void)pheap_close(ret->h);
 		ret->h = NULL;
-		return PHEAP_ELAYOUT;
+		return rc;
 	}
 	ret->noted = ret->info;
 	rc = roots_get(ret, how);

@@ -21,6 +21,12 @@ enum kv_open {
 	KV_MAKE,  /* makes the file if it is missing */
 };
 
+/* What a heap is made with; 0: the library's default. */
+struct kv_new {
+	uint64_t max_size;   /* bytes */
+	uint32_t durability; /* PHEAP_SYNC, PHEAP_EPOCH, PHEAP_PROCESS; a heap of another one is refused */
+};
+
 /* A heap that is opened for reading and was just made has no roots: the last three are NULL. */
 struct kv_store {
 	pheap *h;
@@ -33,8 +39,8 @@ struct kv_store {
 	const struct kv_life *life;
 };
 
-/* max_size: of a new heap, bytes; 0: the library's default. An error has been told on stderr. */
-int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, uint64_t max_size);
+/* An error has been told on stderr. */
+int kv_store_open(struct kv_store *ret, const char *path, enum kv_open how, const struct kv_new *with);
 int kv_store_close(struct kv_store *store);
 
 /* In place of kv_store_close, after a failure: also removes a file that was made for what failed (S2). */
@@ -45,6 +51,9 @@ void kv_store_tell_recovery(const struct kv_store *store);
 
 /* S1, beside other transactions; nothing to do, most of the time. Not inside a transaction. */
 void kv_store_note_recovery(struct kv_store *store);
+
+/* "sync", "epoch", "process": as the user says it. */
+const char *kv_durability_text(uint32_t durability);
 
 /* Tells what failed on stderr, in the library's words; gives rc. */
 int kv_store_fail(const struct kv_store *store, int rc, const char *what);

@@ -283,7 +283,8 @@ static void struct_at_dump(const struct heap_file *h, const char *text, const ch
 
 static bool copies_of(const char *name)
 {
-	return !strcmp(name, "super") || !strcmp(name, "state") || !strcmp(name, "checkpoint");
+	return !strcmp(name, "super") || !strcmp(name, "state") || !strcmp(name, "checkpoint") ||
+	       !strcmp(name, "live");
 }
 
 static void copies_dump(const struct heap_file *h, const char *name, const char *which)
@@ -300,6 +301,9 @@ static void copies_dump(const struct heap_file *h, const char *name, const char 
 		wal_view_read(h, &v);
 		counts = v.checkpoint_copy;
 		off = PHD_CHECKPOINT_OFF(0);
+	} else if (!strcmp(name, "live")) {
+		counts = -1; /* of each word the higher one */
+		off = PHD_LIVE_OFF(0);
 	}
 	for (uint64_t i = 0; i < 2; i++)
 		if (!which || number(which, 2, "copy") == i)
@@ -338,6 +342,7 @@ static void list_print(const struct heap_file *h)
 	region_print("state [N]", PHD_STATE_OFF(0), PHD_SECTOR_SIZE, 2);
 	if (format_has_wal(s) && h->super_copy >= 0) {
 		region_print("checkpoint [N]", PHD_CHECKPOINT_OFF(0), PHD_SECTOR_SIZE, 2);
+		region_print("live [N]", PHD_LIVE_OFF(0), sizeof(struct phd_live), 2);
 		region_print("wal [LSN]", s->wal_off, 1, s->wal_size);
 		region_print("ring [LSN]", s->ring_off, 1, s->wal_size);
 	}

@@ -75,6 +75,11 @@ static const struct field phd_checkpoint_fields[] = {
 	FIELD(phd_checkpoint, crc, 'x'),
 };
 
+static const struct field phd_live_fields[] = {
+	FIELD(phd_live, epoch_lsn, 'd'),
+	FIELD(phd_live, lane_gen_limit, 'd'),
+};
+
 static const struct field phd_wal_fields[] = {
 	FIELD(phd_wal, lsn, 'd'),  FIELD(phd_wal, log_gen, 'd'), FIELD(phd_wal, size, 'd'),
 	FIELD(phd_wal, kind, 'd'), FIELD(phd_wal, crc, 'x'),
@@ -123,13 +128,14 @@ static const struct field phd_coord_fields[] = {
 	FIELD(phd_coord, log_gen, 'd'),
 	FIELD(phd_coord, lane_gen_limit, 'd'),
 	FIELD(phd_coord, changed, 'd'),
+	FIELD(phd_coord, switch_lsn, 'd'),
 	FIELD(phd_coord, checkpoint, 'w'),
 	FIELD(phd_coord, checkpoint_count, 'd'),
 	FIELD(phd_coord, checkpoint_ns, 'd'),
 	FIELD(phd_coord, checkpoint_start_ns, 'd'),
 	FIELD(phd_coord, stall_count, 'd'),
 	FIELD(phd_coord, stall_ns, 'd'),
-	FIELD(phd_coord, lease_cursor, 'd'),
+	FIELD(phd_coord, checkpoint_last_ns, 'd'),
 };
 
 static const struct field phd_member_fields[] = {
@@ -215,11 +221,12 @@ static const struct field phd_table_lease_fields[] = {
 };
 
 const struct struct_info struct_table[] = {
-	STRUCT(phd_super),	STRUCT(phd_state),	 STRUCT(phd_coord),  STRUCT(phd_member),
-	STRUCT(phd_stripe),	STRUCT(phd_lane),	 STRUCT(phd_record), STRUCT(phd_log_ext),
-	STRUCT(phd_head),	STRUCT(phd_root),	 STRUCT(phd_type),   STRUCT(phd_hold),
-	STRUCT(phd_permits),	STRUCT(phd_permit_cell), STRUCT(phd_bits),   STRUCT(phd_words),
-	STRUCT(phd_checkpoint), STRUCT(phd_wal),	 STRUCT(phd_lease),  STRUCT(phd_table_lease),
+	STRUCT(phd_super),	 STRUCT(phd_state),	  STRUCT(phd_coord),  STRUCT(phd_member),
+	STRUCT(phd_stripe),	 STRUCT(phd_lane),	  STRUCT(phd_record), STRUCT(phd_log_ext),
+	STRUCT(phd_head),	 STRUCT(phd_root),	  STRUCT(phd_type),   STRUCT(phd_hold),
+	STRUCT(phd_permits),	 STRUCT(phd_permit_cell), STRUCT(phd_bits),   STRUCT(phd_words),
+	STRUCT(phd_checkpoint),	 STRUCT(phd_live),	  STRUCT(phd_wal),    STRUCT(phd_lease),
+	STRUCT(phd_table_lease),
 };
 const unsigned struct_count = sizeof struct_table / sizeof struct_table[0];
 

@@ -33,6 +33,15 @@ void wal_view_read(const struct heap_file *h, struct wal_view *ret)
 		ret->checkpoint = c;
 		ret->checkpoint_copy = i;
 	}
+	for (int i = 0; i < 2 && ret->checkpoint_copy >= 0; i++) {
+		struct phd_live l;
+
+		heap_file_read(h, PHD_LIVE_OFF(i), &l, sizeof l);
+		if (l.epoch_lsn > ret->checkpoint.epoch_lsn)
+			ret->checkpoint.replay_lsn = ret->checkpoint.epoch_lsn = l.epoch_lsn;
+		if (l.lane_gen_limit > ret->checkpoint.lane_gen_limit)
+			ret->checkpoint.lane_gen_limit = l.lane_gen_limit;
+	}
 	heap_file_read(h, h->super.coord_off, &ret->coord, sizeof ret->coord);
 	ret->current = heap_file_current(h) && ret->checkpoint_copy >= 0 &&
 		       ret->coord.log_gen == ret->checkpoint.log_gen &&
