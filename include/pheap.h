@@ -40,7 +40,8 @@
  *	PHEAP_PROCESS	nothing is promised: the heap is refused with PHEAP_EREBOOT, never silently opened;
  *			pheap-fsck decides. No flush is paid for
  * Checkpoints keep the journal from filling up. With SYNC a commit that finds it half full makes one before it returns, which
- * takes milliseconds; PHEAP_KEEPER has a thread of the library do that, beside commits.
+ * takes milliseconds; PHEAP_KEEPER has a thread of the library do that, beside commits. No checkpoint is made while the open
+ * transactions together have changed more in place than a quarter of the journal: it should be larger than four times that.
  * A transaction of SYNC that has changed nothing ends when all that it can have seen is durable. With SYNC and
  * EPOCH the first store into a page after a checkpoint waits for a flush, once, unless a neighbour has brought it; one
  * transaction changes at most a quarter of the journal (journal_size), new blocks included, else -E2BIG: large new blocks, of

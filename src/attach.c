@@ -515,20 +515,6 @@ static int last_leave(struct pheap *h)
 	return ph_state_write(h->fd, &a.state, &a.copy);
 }
 
-/* Is the descriptor still the heap's? A program that closes descriptors it does not own may have given it
- * away. */
-static int fd_check(const struct pheap *h)
-{
-	struct ph_file_info info;
-	int rc = ph_os->file_info(h->fd, &info);
-
-	if (rc || info.dev != h->dev || info.inode != h->inode)
-		return ph_error(NULL, -EBADF,
-				"descriptor %d of the heap file was closed by somebody else in this process",
-				h->fd);
-	return 0;
-}
-
 /* The last one of an ephemeral heap: what is in the file does not matter any more. */
 static int ephemeral_leave(const struct pheap *h)
 {
@@ -596,7 +582,7 @@ int ph_attach(struct pheap *h, const struct ph_file_info *info)
 
 int ph_detach(struct pheap *h)
 {
-	int rc = fd_check(h);
+	int rc = ph_heap_fd_check(h);
 
 	if (rc)
 		return rc;

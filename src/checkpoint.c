@@ -22,6 +22,7 @@
 #define SYNC_MS 30000u
 #define STEAL_AFTER_NS 200000000ull /* a checkpoint that takes longer is made by somebody else as well */
 #define SWITCH_TRIES 1000u
+#define LOOK_TRIES 100u
 
 /* ---- the switch ---- */
 
@@ -85,8 +86,8 @@ static int log_copy(struct pheap *h, uint32_t lane_idx, uint64_t state, struct p
 }
 
 /* What the switch has to know of a lane. One that is appending has its record in the log: nobody else has `append`, and who
- * had it died and was recovered, or has put it there. One that looks (EPOCH) is about to be committed, idle, or active again:
- * which, is not known before it is. */
+ * had it died and was recovered, or has put it there. One that looks (EPOCH) is about to be committed, or active again:
+ * which, is not known before it is; if it does not get on, it is decided for it. */
 static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b)
 {
 	struct phd_lane *lane = &h->lanes[lane_idx];
@@ -100,6 +101,11 @@ static int lane_copy(struct pheap *h, uint32_t lane_idx, struct ph_wal_buf *b)
 		    (!active && PH_MUTANT(PH_MUTANT_SWITCH_UNDONE)))
 			return 0;
 		rc = PHD_STATE_STEP(state) == PHD_STEP_LOOKING ? 1 : log_copy(h, lane_idx, state, b);
+		if (PHD_STATE_STEP(state) == PHD_STEP_LOOKING && i >= LOOK_TRIES)
+			(void)__atomic_compare_exchange_n(
+				&lane->state, &state,
+				PHD_STATE(PHD_STATE_GEN(state), PHD_STATE_MODE(state), PHD_STEP_ACTIVE),
+				false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 		if (rc <= 0)
 			return rc;
 		if (i >= SWITCH_TRIES) {

@@ -42,19 +42,6 @@ static int grow_error(const struct pheap *h, int rc, uint64_t need_count)
 	return ph_error(h, rc, "growing the heap file failed: %s", pheap_strerror(rc));
 }
 
-/* A program that closes descriptors it does not own may have given our number to another file. */
-static int fd_check(const struct pheap *h)
-{
-	struct ph_file_info info;
-	int rc = ph_os->file_info(h->fd, &info);
-
-	if (rc || info.dev != h->dev || info.inode != h->inode)
-		return ph_error(h, -EBADF,
-				"descriptor %d of the heap file was closed by somebody else in this process",
-				h->fd);
-	return 0;
-}
-
 int ph_grow_locked(struct pheap *h, uint64_t need_count)
 {
 	uint64_t count = __atomic_load_n(&h->head->chunk_count, __ATOMIC_ACQUIRE);
@@ -73,7 +60,7 @@ int ph_grow_locked(struct pheap *h, uint64_t need_count)
 			"larger max_size",
 			(unsigned long long)(need_count * PHD_CHUNK_SIZE),
 			(unsigned long long)h->super.size_max);
-	rc = fd_check(h);
+	rc = ph_heap_fd_check(h);
 	if (rc)
 		return rc;
 	if (step < need_count)

@@ -103,6 +103,10 @@ static inline void ph_heap_check(const pheap *h, const char *call)
 		ph_heap_misused(call);
 }
 
+/* Is the descriptor still the heap's? A program that closes descriptors it does not own may have given its number to
+ * another file. 0, or -EBADF with a sentence. */
+int ph_heap_fd_check(const struct pheap *h);
+
 /* Looks at chunk_count again: the heap may have grown. */
 bool ph_heap_has_now(const pheap *h, uint64_t off, uint64_t n);
 

@@ -32,7 +32,7 @@ static bool is_changed(const struct ph_keeper *k)
 
 	if (h->super.durability == PHEAP_SYNC >> 24)
 		return ph_wal_tail(h) != k->tail;
-	return __atomic_load_n(&h->coord->changed, __ATOMIC_ACQUIRE) == epoch;
+	return __atomic_load_n(&h->coord->changed, __ATOMIC_ACQUIRE) >= epoch;
 }
 
 /* EPOCH: the next one begins so long after this one that it is on the disk in time, if that takes not much longer than it last

@@ -224,7 +224,7 @@ struct phd_coord {
 	/* 0x2d0 */ uint64_t epoch_lsn;
 	/* 0x2d8 */ uint64_t log_gen;
 	/* 0x2e0 */ uint64_t lane_gen_limit;
-	/* 0x2e8 */ uint64_t changed;	      /* EPOCH: the epoch in which something was committed last */
+	/* 0x2e8 */ uint64_t changed;	      /* EPOCH: the last epoch in which something was committed. Only raised */
 	/* 0x2f0 */ uint64_t switch_lsn;     /* of the last SWITCH record; under append */
 	/* 0x2f8 */ uint64_t pad11;
 	/* 0x300 */ uint64_t checkpoint;      /* word: who makes a checkpoint */
@@ -289,7 +289,7 @@ static_assert(sizeof(struct phd_lane) == 128, "two lines");
 #define PHD_STEP_ACTIVE 1u
 #define PHD_STEP_APPENDING 2u /* committed iff the tail is above lane.lsn; heaps with a WAL */
 #define PHD_STEP_COMMITTED 3u
-#define PHD_STEP_LOOKING 4u /* active, and about to commit: EPOCH */
+#define PHD_STEP_LOOKING 4u /* active, and about to commit operations: EPOCH */
 #define PHD_MODE_NONE 0u
 #define PHD_MODE_CONCURRENT 1u
 #define PHD_MODE_EXCLUSIVE 2u

@@ -50,6 +50,9 @@ extern int ph_mutant;
 #define PH_MUTANT_NAME_GONE 28	     /* a file that has lost its name is entered */
 #define PH_MUTANT_STALE_ENTERED 29   /* an ephemeral heap whose users all died is entered */
 #define PH_MUTANT_NAME_LATE 30	     /* ephemeral-name: the name is removed after the gate byte drops */
+/* Checkpoints beside others: tests/proc */
+#define PH_MUTANT_HELP_BARE 59	     /* who completes another's switch does not flush its record */
+#define PH_MUTANT_TICKET_EARLY 60     /* a commit during a switch counts as part of that checkpoint */
 /* Power cuts */
 #define PH_MUTANT_IMAGE_LATE 31	     /* image-durable: stores into a page do not wait for its image */
 #define PH_MUTANT_EPOCH_ONCE 32	     /* the epoch is not looked at again after the undo record */
@@ -76,7 +79,6 @@ extern int ph_mutant;
 #define PH_MUTANT_GROW_UNLOGGED 56   /* chunk_count is raised without a record */
 #define PH_MUTANT_APPEND_ASSUMED 57  /* a lane found appending is applied although its record is not in the log */
 #define PH_MUTANT_LIVE_STORED 58     /* a checkpoint stores the words that say how far it is, and so a late one an old LSN */
-#define PH_MUTANT_HELP_BARE 59	     /* who completes another's switch does not flush its record */
-#define PH_MUTANT_COUNT 59
+#define PH_MUTANT_COUNT 60
 
 #endif

@@ -320,21 +320,33 @@ int ph_redo_append(pheap_tx *tx)
 	return rc;
 }
 
-/* 0: through the commit point, in the epoch; 1: it is another one, or is being switched. */
+/* 0: through the commit point, in the epoch; 1: it is another one, or is being switched. Operations follow it, to pages that are
+ * leased in the epoch; so it is not enough to be seen on one side of the switch or on the other. The lane says that it looks:
+ * either the epoch's bit is seen here, or the lane is seen looking, and who switches waits for what becomes of it; not for ever,
+ * as it may be stopped: then it makes it active, and this swap fails. Killed while it looks: undone. Pairs with
+ * checkpoint.c:lane_copy. */
 static int state_commit(pheap_tx *tx, uint64_t epoch)
 {
-	if (!ph_redo_look(tx))
+	struct phd_lane *lane = tx->lane;
+	uint64_t looking = PHD_STATE(tx->gen, tx->mode, PHD_STEP_LOOKING), now, next;
+
+	__atomic_store_n(&lane->state, looking, __ATOMIC_RELEASE);
+	if (__builtin_expect(tx->h->fenced, 0))
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_order();
+	now = __atomic_load_n(&tx->h->coord->epoch, __ATOMIC_ACQUIRE);
+	if (PH_MUTANT(PH_MUTANT_EPOCH_LOOSE))
+		epoch = now;
+	next = PHD_STATE(tx->gen, tx->mode, now == epoch ? PHD_STEP_COMMITTED : PHD_STEP_ACTIVE);
+	/* ORDER(commit-point), as without a WAL. */
+	if (!__atomic_compare_exchange_n(&lane->state, &looking, next, false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_RELAXED) ||
+	    now != epoch)
 		return 1;
-	if (!tx->applies)
-		return 0;
-	if (tx->lsn == epoch + 8 || PH_MUTANT(PH_MUTANT_EPOCH_LOOSE)) {
-		/* ORDER(commit-point), as without a WAL; where nothing is applied it is idle. */
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
-				 __ATOMIC_RELEASE);
-		return 0;
-	}
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
-	return 1;
+	tx->lsn = (epoch & ~1ull) + 8;
+	ph_redo_changed(tx->h, epoch & ~1ull);
+	return 0;
 }
 
 int ph_redo_commit_epoch(pheap_tx *tx)
@@ -348,19 +360,19 @@ int ph_redo_commit_epoch(pheap_tx *tx)
 		return 0;
 	}
 	while (rc == 0) {
+		rc = ph_wal_poisoned(h);
+		/* Without operations idle is the commit point. */
+		if (rc || !tx->applies)
+			return rc;
 		rc = later_lease(tx, LEASE_TRIES_EPOCH, &epoch);
 		if (rc == 1)
 			return too_big(tx);
 		if (rc == 0)
-			rc = ph_wal_poisoned(h);
-		if (rc == 0 && tx->applies)
 			rc = ph_ops_prepare(tx);
 		if (rc == 0) {
-			rc = state_commit(tx, epoch);
-			if (rc == 0)
+			if (state_commit(tx, epoch) == 0)
 				return 0;
 			ph_ops_give_back(tx);
-			rc = 0;
 		}
 	}
 	return rc;

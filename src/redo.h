@@ -9,37 +9,44 @@
 #ifndef PH_REDO_H
 #define PH_REDO_H
 
+#include "mutant.h"
 #include "tx.h"
 
 /* Through the commit point: latches taken, the record in the log, the lane appending; its end is tx->lsn. Or nothing has
  * happened, and the transaction is to be undone. Without a change there is no record: tx->lsn is the log's end. */
 int ph_redo_append(pheap_tx *tx);
 
-/* EPOCH: says that it is about to commit, and looks at the epoch. False: it is being switched, and the lane is active. */
-static inline bool ph_redo_look(pheap_tx *tx)
+/* EPOCH: something of this epoch, or of the one that begins at this LSN, is not in a checkpoint. Never lowered: who comes late
+ * would hide what others have done since. */
+static inline void ph_redo_changed(struct pheap *h, uint64_t epoch)
+{
+	uint64_t seen = __atomic_load_n(&h->coord->changed, __ATOMIC_RELAXED);
+
+	while (__builtin_expect(seen < epoch, 0) &&
+	       !__atomic_compare_exchange_n(&h->coord->changed, &seen, epoch, false, __ATOMIC_ACQ_REL,
+					    __ATOMIC_RELAXED))
+		;
+}
+
+/* EPOCH, nothing but undo, just idle: which checkpoint has it? Who switches sets switch_lsn and the epoch's bit, has all members
+ * fence, and copies the lanes. So either the bit is not seen here, and the lane was seen idle: the checkpoint of that switch
+ * has it. Or it is: the lane was perhaps seen active, and its undo copied, so only the next checkpoint has it for sure. Pairs with
+ * checkpoint.c:switch_locked. */
+static inline void ph_redo_ticket(pheap_tx *tx)
 {
 	struct pheap *h = tx->h;
-	struct phd_coord *c = h->coord;
-	uint64_t now;
+	uint64_t epoch;
 
-	/* Who switches sets the epoch's bit, has all members fence, and looks at the lanes. So either the bit is seen here, and
-	 * nothing is done before the switch is over; or the lane is seen looking, and who switches waits until it is active,
-	 * committed or idle. Killed while it looks: undone. Pairs with checkpoint.c:switch_locked. */
-	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_LOOKING), __ATOMIC_RELEASE);
 	if (__builtin_expect(h->fenced, 0))
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	else
 		ph_order();
-	now = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(now & 1, 0)) {
-		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_ACTIVE),
-				 __ATOMIC_RELEASE);
-		return false;
-	}
-	tx->lsn = now + 8; /* above this epoch, not above the next */
-	if (__atomic_load_n(&c->changed, __ATOMIC_RELAXED) != now)
-		__atomic_store_n(&c->changed, now, __ATOMIC_RELEASE);
-	return true;
+	epoch = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
+	if (__builtin_expect(epoch & 1, 0) && !PH_MUTANT(PH_MUTANT_TICKET_EARLY))
+		epoch = __atomic_load_n(&h->coord->switch_lsn, __ATOMIC_ACQUIRE);
+	epoch &= ~1ull;
+	tx->lsn = epoch + 8; /* above this epoch, not above the next */
+	ph_redo_changed(h, epoch);
 }
 
 /* EPOCH: through the commit point, which is the lane's step as without a WAL. */

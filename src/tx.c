@@ -167,6 +167,8 @@ static int commit_logged(pheap_tx *tx)
 		ph_log_apply(tx->h, &tx->log);
 	ph_order();
 	lane_end(tx);
+	if (tx->h->super.durability == PHEAP_EPOCH >> 24 && tx->log.end && !tx->applies)
+		ph_redo_ticket(tx);
 	return 0;
 }
 
@@ -543,26 +545,26 @@ static __attribute__((noinline)) int commit_any(pheap_tx *tx, bool waits)
 	return rc;
 }
 
-/* EPOCH, and nothing but undo: idle is the commit point, after a look at the epoch. False: it is being switched. */
-static inline bool commit_short_epoch(pheap_tx *tx)
+/* EPOCH, and nothing but undo: idle is the commit point. */
+static inline void commit_short_epoch(pheap_tx *tx)
 {
-	if (!ph_redo_look(tx))
-		return false;
 	lane_idle(tx);
+	ph_redo_ticket(tx);
 	if (tx->stripe_count | tx->shared_count)
 		ph_lock_release_all(tx);
 	ph_gate_leave(tx);
 	lane_next(tx);
 	tx->writable_by = NULL;
 	tx->open = false;
-	return true;
 }
 
 static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
 {
 	if (tx && tx->writable_by == &ph_thread && tx->extras == PH_LONG_LEASED && tx->log.end != 0 &&
-	    tx->h->super.durability == PHEAP_EPOCH >> 24 && commit_short_epoch(tx))
+	    tx->h->super.durability == PHEAP_EPOCH >> 24) {
+		commit_short_epoch(tx);
 		return 0;
+	}
 	return commit_any(tx, waits);
 }
 

@@ -202,15 +202,6 @@ int ph_wal_epoch(struct pheap *h, uint64_t word, uint64_t *ret)
 
 /* ---- flushing ---- */
 
-/* A program that closes descriptors it does not own may have given ours to another file. */
-static int fd_check(const struct pheap *h)
-{
-	struct ph_file_info info;
-	int rc = ph_os->file_info(h->fd, &info);
-
-	return rc || info.dev != h->dev || info.inode != h->inode ? -EBADF : 0;
-}
-
 static int ring_write(const struct pheap *h, uint64_t from, uint64_t to)
 {
 	int rc = 0;
@@ -244,7 +235,7 @@ static int flush_to(struct pheap *h, uint64_t to)
 		return rc;
 	__atomic_store_n(&c->flush_start_ns, start_ns, __ATOMIC_RELAXED);
 	turn_begin(c, to);
-	rc = fd_check(h);
+	rc = ph_heap_fd_check(h);
 	if (rc == 0)
 		rc = ring_write(h, seen, to);
 	if (rc) {
@@ -323,9 +314,11 @@ static void switch_help(struct pheap *h, uint64_t word, uint64_t epoch)
 
 	ph_wal_pad(h);
 	to = c->tail;
-	if (PH_MUTANT(PH_MUTANT_HELP_BARE))
-		__atomic_store_n(&c->epoch, switch_lsn, __ATOMIC_SEQ_CST);
 	ph_wal_unlock(h, word);
+	if (PH_MUTANT(PH_MUTANT_HELP_BARE)) {
+		__atomic_store_n(&c->epoch, switch_lsn, __ATOMIC_SEQ_CST);
+		return;
+	}
 	while (ph_wal_durable(h) < to && is_under_way(c, to)) {
 		const uint32_t *end = flush_end(c, __atomic_load_n(&c->flush_turn, __ATOMIC_SEQ_CST));
 		uint32_t seen = __atomic_load_n(end, __ATOMIC_SEQ_CST);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * switch_edges.c: one process stands still in the flush with which a checkpoint begins, and another one acts just there.
+ *
+ * What: the first has copied what is under way, and has the copies in the log but not on the disk. The second
+ *   - commits a transaction that was open by then (EPOCH): its changes are undone in that checkpoint, so it must not be told that they
+ *     are durable when that is over, but when the next one is;
+ *   - makes a checkpoint: it completes the first one's, and must write the copies before it says that the checkpoint is there.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "crowd.h"
+#include "os.h"
+
+struct board {
+	uint32_t ready, go;
+};
+
+static struct board *b;
+static struct ph_os os;
+static unsigned writes, early;
+static const char *base;
+
+static pheap *heap_open(uint32_t flags, uint32_t level)
+{
+	struct pheap_options opt = crowd_options();
+
+	opt.durability = level;
+	opt.epoch_ms = 3600000;
+	return crowd_open(crowd_path("heap"), flags, &opt);
+}
+
+static void change(pheap_tx *tx, uint64_t to)
+{
+	const uint64_t *p = pheap_root(tx, "value", 8, 1);
+	uint64_t *w = p ? pheap_modify(tx, p, 8) : NULL;
+
+	crowd_must(w ? 0 : pheap_error(tx), "a change");
+	if (w)
+		*w = to;
+}
+
+static void commit(pheap *h, uint64_t to)
+{
+	pheap_tx *tx = crowd_tx(h, 0);
+
+	change(tx, to);
+	crowd_commit(tx);
+}
+
+/* ---- the one that stands still ---- */
+
+static int write_stopped(int fd, const void *buf, size_t n, uint64_t off)
+{
+	(void)raise(SIGSTOP);
+	os.file_write_sync = ph_os_linux.file_write_sync;
+	return ph_os_linux.file_write_sync(fd, buf, n, off);
+}
+
+/* Its first write is the flush of the switch. */
+static int stands(void *arg)
+{
+	pheap *h = heap_open(0, 0);
+
+	(void)arg;
+	crowd_set(&b->ready, 1);
+	crowd_await(&b->go, 1);
+	os = ph_os_linux;
+	os.file_write_sync = write_stopped;
+	ph_os = &os;
+	crowd_must(pheap_checkpoint(h), "the checkpoint of the one that stood still");
+	crowd_close(h);
+	return 0;
+}
+
+static pid_t stands_start(void)
+{
+	pid_t pid;
+
+	memset(b, 0, sizeof(*b));
+	pid = crowd_start(stands, NULL);
+	crowd_await(&b->ready, 1);
+	return pid;
+}
+
+static void stands_stop(pid_t pid)
+{
+	int status = 0;
+
+	crowd_set(&b->go, 1);
+	if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
+		crowd_wrong("it did not stop in its flush: %#x", (unsigned)status);
+}
+
+/* ---- what the other one does ---- */
+
+static void commit_between(void)
+{
+	pheap *h = heap_open(PHEAP_CREATE, PHEAP_EPOCH);
+	uint64_t lsn = 0;
+	int rc;
+	pheap_tx *tx;
+	pid_t pid;
+
+	commit(h, 1);
+	pid = stands_start();
+	tx = crowd_tx(h, 0);
+	change(tx, 2);
+	stands_stop(pid);
+	crowd_must(pheap_commit_async(tx, &lsn), "a commit while a checkpoint begins");
+	kill(pid, SIGCONT);
+	crowd_wait(pid);
+	rc = pheap_wait(h, lsn, 0);
+	ok(rc == -EAGAIN, "a commit after its undo was copied is not in that checkpoint: %d", rc);
+	crowd_must(pheap_checkpoint(h), "pheap_checkpoint");
+	rc = pheap_wait(h, lsn, 0);
+	ok(rc == 0, "but in the next: %d", rc);
+	crowd_close(h);
+	remove(crowd_path("heap"));
+}
+
+static int write_counted(int fd, const void *buf, size_t n, uint64_t off)
+{
+	writes++;
+	return ph_os_linux.file_write_sync(fd, buf, n, off);
+}
+
+/* The first pages of the file say from where the log is needed. */
+static int map_sync_seen(void *address, size_t n)
+{
+	early += (const char *)address < base + 8192 && writes == 0;
+	return ph_os_linux.map_sync(address, n);
+}
+
+static void checkpoint_between(uint32_t level)
+{
+	pheap *h = heap_open(PHEAP_CREATE, level);
+	struct pheap_info info;
+	pid_t pid;
+
+	commit(h, 1);
+	crowd_must(pheap_info(h, &info, sizeof(info)), "pheap_info");
+	base = info.base;
+	pid = stands_start();
+	stands_stop(pid);
+	writes = early = 0;
+	os = ph_os_linux;
+	os.file_write_sync = write_counted;
+	os.map_sync = map_sync_seen;
+	ph_os = &os;
+	crowd_must(pheap_checkpoint(h), "a checkpoint beside one that stands still");
+	ph_os = &ph_os_linux;
+	ok(writes > 0 && early == 0,
+	   "%s: it writes the other one's copies, and then says that the checkpoint is there",
+	   level == PHEAP_SYNC ? "SYNC" : "EPOCH");
+	kill(pid, SIGCONT);
+	crowd_wait(pid);
+	crowd_close(h);
+	remove(crowd_path("heap"));
+}
+
+int main(void)
+{
+	crowd_begin("in the middle of a switch of epochs", 60);
+	b = crowd_share(sizeof(*b));
+	commit_between();
+	checkpoint_between(PHEAP_SYNC);
+	checkpoint_between(PHEAP_EPOCH);
+	return crowd_end();
+}
