@@ -627,7 +627,7 @@ static void point(struct explore *x, struct level *l, size_t i)
 	if (fits > 0 && (publish_order(x, l, e, tags, why, sizeof(why)) || state_order(l, why, sizeof(why))))
 		fits = -1;
 	if (fits > 0 && x->fsck && !x->ephemeral && every(x->turn, x->fsck_every) &&
-	    explore_fsck(x, l->base, l->base_size, false, why, sizeof(why)))
+	    explore_fsck(x, l->base, l->base_size, why, sizeof(why)))
 		fits = -1;
 	if (fits > 0)
 		return;

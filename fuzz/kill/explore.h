@@ -96,10 +96,8 @@ void explore_violation(struct explore *x, const struct event *e, const char *wha
 /* join.c: the heap is recovered not by a first opener but by one who works beside what the dead one left.
  * l: loaded, reported. */
 int explore_join(struct explore *x, struct level *l, char *why, size_t why_size);
-/* fsck.c: runs x->fsck on an image. Crash images: with -y, and the result must be one of the models. 0 or
- * -1 with why. */
-int explore_fsck(struct explore *x, const char *image, uint64_t size, bool recovered, char *why,
-		 size_t why_size);
+/* fsck.c: runs x->fsck on an image; the result must be one of the models. 0 or -1 with why. */
+int explore_fsck(struct explore *x, const char *image, uint64_t size, char *why, size_t why_size);
 /* The same by one that only joins and recovers; record: for cuts in that. */
 int explore_rejoin(struct explore *x, struct level *l, bool record, char *why, size_t why_size);
 /* Whose: of the oracle's processes, who lives. Which model fits the heap in l, by the library and as bytes: 1 before,

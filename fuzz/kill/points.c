@@ -14,14 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "alloc.h"
 #include "explore.h"
+#include "judge.h"
 #include "oracle_steps.h"
 #include "os.h"
+#include "program.h"
 #include "runtime.h"
 #include "thread.h"
 
@@ -57,22 +57,6 @@ static void on_crash(int signal)
 
 	(void)!write(1, text, (size_t)n);
 	_exit(3);
-}
-
-static void crash_handlers(void)
-{
-	static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
-
-	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-		signal(signals[i], on_crash);
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
 static void oracle_failed_at(const char *what)
@@ -246,7 +230,7 @@ static void script(uint64_t i)
 	for (explore.tx = 1;
 	     explore.tx <= SCRIPT_TX_MAX && !explore.stop && explore.points < explore.points_max;
 	     explore.tx++)
-		if ((deadline_ms && now_ms() >= deadline_ms) || one_transaction())
+		if ((deadline_ms && program_now_ms() >= deadline_ms) || one_transaction())
 			break;
 	if (oracle.h && pheap_current(oracle.h))
 		pheap_abort(pheap_current(oracle.h));
@@ -297,18 +281,6 @@ static unsigned report(bool quiet, uint64_t ms, uint64_t scripts)
 	return failed;
 }
 
-static uint64_t number(const char *text)
-{
-	char *end;
-	uint64_t n = strtoull(text, &end, 0);
-
-	if (*end || !*text) {
-		fprintf(stderr, "%s", usage);
-		exit(2);
-	}
-	return n;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"points", 1, NULL, 'p'},
@@ -322,29 +294,30 @@ int main(int argc, char **argv)
 						{"quiet", 0, NULL, 'q'},
 						{"seconds", 1, NULL, 't'},
 						{0}};
-	uint64_t only = UINT64_MAX, i = 0, start = now_ms();
+	uint64_t only = UINT64_MAX, i = 0, start = program_now_ms();
 	bool quiet = false;
 	int c, fd;
 
+	program_usage(usage);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
 		case 'p':
-			explore.points_max = number(optarg);
+			explore.points_max = program_number(optarg);
 			break;
 		case 's':
-			explore.seed = number(optarg);
+			explore.seed = program_number(optarg);
 			break;
 		case 'i':
-			only = number(optarg);
+			only = program_number(optarg);
 			break;
 		case 'm':
-			ph_mutant = (int)number(optarg);
+			ph_mutant = (int)program_number(optarg);
 			break;
 		case 'n':
-			explore.nested_every = (unsigned)number(optarg);
+			explore.nested_every = (unsigned)program_number(optarg);
 			break;
 		case 'd':
-			explore.depth_max = (unsigned)number(optarg);
+			explore.depth_max = (unsigned)program_number(optarg);
 			break;
 		case 'f':
 			explore.fsck = optarg;
@@ -353,37 +326,32 @@ int main(int argc, char **argv)
 			explore.image_path = optarg;
 			break;
 		case 't':
-			deadline_ms = start + number(optarg) * 1000;
+			deadline_ms = start + program_number(optarg) * 1000;
 			explore.points_max = UINT64_MAX;
 			break;
 		case 'q':
 			quiet = true;
 			break;
 		default:
-			fprintf(stderr, "%s", usage);
-			return 2;
+			program_misused();
 		}
-	/* without a name, so that nothing is left however this ends; fsck gets at it through /proc */
-	fd = memfd_create("pheap", MFD_CLOEXEC);
-	snprintf(sample_path, sizeof(sample_path), "/proc/%d/fd/%d", (int)getpid(), fd);
-	if (fd < 0 || memfile_identity(sample_path))
-		return perror(sample_path), 2;
+	fd = judge_file_open(sample_path, sizeof(sample_path));
 	explore.sample_path = sample_path;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("kill-points: seed %" PRIu64 "\n", explore.seed);
-	crash_handlers();
+	program_crashes_to(on_crash);
 	ph_os = &memfile_os;
 	explore_init(&explore);
 	explore.oracle = &oracle;
 	for (i = 0; !explore.stop && explore.points < explore.points_max; i++) {
 		if (only != UINT64_MAX && i)
 			break;
-		if (deadline_ms && now_ms() >= deadline_ms)
+		if (deadline_ms && program_now_ms() >= deadline_ms)
 			break;
 		script(only != UINT64_MAX ? only : i);
 	}
 	close(fd);
-	c = (int)report(quiet, now_ms() - start, i);
+	c = (int)report(quiet, program_now_ms() - start, i);
 	explore_free(&explore);
 	if (explore.violations)
 		return 1;

@@ -26,6 +26,7 @@
 #include "oracle.h"
 #include "os.h"
 #include "procs.h"
+#include "program.h"
 #include "runtime.h"
 #include "victim.h"
 
@@ -97,17 +98,9 @@ static void nap_us(uint64_t us)
 	nanosleep(&ts, NULL);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 static bool part_over(void)
 {
-	return part_ms && now_ms() >= part_end;
+	return part_ms && program_now_ms() >= part_end;
 }
 
 static pheap *attach(const char *who)
@@ -432,7 +425,7 @@ static int aimed_part(void)
 	uint64_t k = 1, sweep = 0;
 	int rc = make_heap();
 
-	part_end = now_ms() + part_ms;
+	part_end = program_now_ms() + part_ms;
 	if (rc)
 		return rc;
 	board->lends = 1;
@@ -475,7 +468,7 @@ static int storm_part(void)
 {
 	int rc = make_heap();
 
-	part_end = now_ms() + part_ms;
+	part_end = program_now_ms() + part_ms;
 	if (rc)
 		return rc;
 	start_checker();
@@ -505,18 +498,6 @@ static int storm_part(void)
 	}
 	end_all();
 	return rc ? rc : check_cold();
-}
-
-static uint64_t number(const char *text)
-{
-	char *last;
-	uint64_t n = strtoull(text, &last, 0);
-
-	if (*last || !*text) {
-		fprintf(stderr, "%s", usage);
-		exit(2);
-	}
-	return n;
 }
 
 static void clean_up(void)
@@ -571,40 +552,40 @@ int main(int argc, char **argv)
 	unsigned timeout = 300;
 	int c, rc;
 
+	program_usage(usage);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
 		case 'a':
-			aimed_max = number(optarg);
+			aimed_max = program_number(optarg);
 			break;
 		case 'r':
-			random_max = number(optarg);
+			random_max = program_number(optarg);
 			break;
 		case 'e':
-			ephemeral_max = number(optarg);
+			ephemeral_max = program_number(optarg);
 			break;
 		case 'c':
-			create_max = number(optarg);
+			create_max = program_number(optarg);
 			break;
 		case 's':
-			seed = number(optarg);
+			seed = program_number(optarg);
 			break;
 		case 'm':
-			ph_mutant = (int)number(optarg);
+			ph_mutant = (int)program_number(optarg);
 			break;
 		case 'f':
 			fsck = optarg;
 			break;
 		case 'd':
-			part_ms = number(optarg) * 1000 / 2;
+			part_ms = program_number(optarg) * 1000 / 2;
 			aimed_max = random_max = UINT64_MAX;
-			timeout = (unsigned)number(optarg) + 120;
+			timeout = (unsigned)program_number(optarg) + 120;
 			break;
 		case 't':
-			timeout = (unsigned)number(optarg);
+			timeout = (unsigned)program_number(optarg);
 			break;
 		default:
-			fprintf(stderr, "%s", usage);
-			return 2;
+			program_misused();
 		}
 	rng = seed;
 	victim_install();

@@ -27,6 +27,7 @@
 #include "memfile.h"
 #include "oracle.h"
 #include "os.h"
+#include "program.h"
 #include "runtime.h"
 #include "turns.h"
 
@@ -751,54 +752,40 @@ static int story_tell(const struct story *story, uint64_t first, uint64_t runs)
 	return 0;
 }
 
-static uint64_t number(const char *text)
-{
-	char *end;
-	uint64_t n = strtoull(text, &end, 0);
-
-	if (*end || !*text) {
-		fprintf(stderr, "%s", usage);
-		exit(2);
-	}
-	return n;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"runs", 1, NULL, 'n'},	  {"seed", 1, NULL, 's'},
 						{"story", 1, NULL, 'i'},  {"run", 1, NULL, 'r'},
 						{"mutant", 1, NULL, 'm'}, {0}};
-	static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
 	uint64_t runs = 2000, only = UINT64_MAX, first = 0;
 	unsigned passed = 0, failed = 0;
 	int c;
 
+	program_usage(usage);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
 		case 'n':
-			runs = number(optarg);
+			runs = program_number(optarg);
 			break;
 		case 's':
-			seed = number(optarg);
+			seed = program_number(optarg);
 			break;
 		case 'i':
-			only = number(optarg);
+			only = program_number(optarg);
 			break;
 		case 'r':
-			first = number(optarg);
+			first = program_number(optarg);
 			runs = 1;
 			break;
 		case 'm':
-			ph_mutant = (int)number(optarg);
+			ph_mutant = (int)program_number(optarg);
 			break;
 		default:
-			fprintf(stderr, "%s", usage);
-			return 2;
+			program_misused();
 		}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("kill-turns: seed %" PRIu64 "\n", seed);
-	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-		signal(signals[i], on_crash);
+	program_crashes_to(on_crash);
 	ph_os = &memfile_os;
 	file = memfile_get(0);
 	base = calloc(1, MEMFILE_CAPACITY);
@@ -812,6 +799,8 @@ int main(int argc, char **argv)
 			failed++;
 		else
 			passed++;
+		if (failed && ph_mutant)
+			break; /* it is caught */
 	}
 	printf("seed %" PRIu64 ": %u passed, %u failed\n", seed, passed, failed);
 	free(base);

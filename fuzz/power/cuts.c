@@ -7,11 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "crc32c.h"
+#include "judge.h"
 #include "layout.h"
+#include "program.h"
 #include "runtime.h"
 
 static const unsigned units[3] = {4096, 512, 8};
@@ -23,17 +24,10 @@ static bool every(uint64_t turn, unsigned n)
 	return n && turn % n == 0;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 bool cuts_over(const struct cuts *x)
 {
-	return x->stop || x->images >= x->images_max || (x->deadline_ms && now_ms() >= x->deadline_ms);
+	return x->stop || x->images >= x->images_max ||
+	       (x->deadline_ms && program_now_ms() >= x->deadline_ms);
 }
 
 void cuts_init(struct cuts *x)
@@ -381,6 +375,16 @@ static bool fsck_wanted(const struct cuts *x, const struct life *l)
 	return x->fsck && !l->process && every(x->turn, x->fsck_every);
 }
 
+/* What is repaired takes the image's place. */
+static bool image_fsck(struct cuts *x, struct life *l, struct memfile *f, char *why, size_t n)
+{
+	x->fsck_count++;
+	if (judge_image(x->fsck, x->sample_path, f->bytes, f->size, why, n))
+		return true;
+	memset(l->disk.stale, 1, DISK_SECTORS);
+	return judge_result(x->sample_path, f, why, n);
+}
+
 static void image(struct cuts *x, struct life *l, struct disk_choice *c)
 {
 	struct disk_bounds b = {.low = (uint16_t)(l->count - 1), .high = (uint16_t)(l->count - 1)};
@@ -420,7 +424,7 @@ static void image(struct cuts *x, struct life *l, struct disk_choice *c)
 	} else if (l->depth < x->depth_max && !l->process && every(x->turn, x->nested_every)) {
 		bad = image_nested(x, l, &b, why, sizeof(why));
 	} else {
-		bad = fsck_wanted(x, l) && cuts_fsck(x, l->depth + 1, l->disk.stale, why, sizeof(why));
+		bad = fsck_wanted(x, l) && image_fsck(x, l, f, why, sizeof(why));
 		bad = bad || image_plain(x, l, &b, why, sizeof(why)) ||
 		      (lost && numbers_fresh(l, f->bytes, why, sizeof(why)));
 	}

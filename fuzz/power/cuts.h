@@ -43,8 +43,6 @@ void cuts_free(struct cuts *x);
 /* Looks at images of everything that the life at the bottom recorded since the last call. */
 void cuts_explore(struct cuts *x, struct life *l);
 void cuts_violation(struct cuts *x, const struct life *l, const char *what, const char *why);
-/* fsck.c: pheap-fsck on what memfile i holds; 0, or -1 with why; the repaired image is there then. */
-int cuts_fsck(struct cuts *x, unsigned i, uint8_t *stale, char *why, size_t n);
 bool cuts_over(const struct cuts *x);
 
 #endif

@@ -18,6 +18,7 @@
 #define SIDE_NAME "x"
 #define SIDE_WORDS 80u
 #define SIDE_WORD(n, i) ((uint64_t)(n)*UINT64_C(0x9e3779b97f4a7c15) * ((i) + 1))
+#define SIDE_WAIT_NS 50000000ull
 
 struct life *life_now;
 uint32_t life_boots;
@@ -128,7 +129,21 @@ static int side_commit(struct life *l, pheap *h, pheap_tx *tx)
 	l->side_count++;
 	if (wait && l->sync)
 		l->side_low = l->side_count;
+	if (!wait && !l->side_lsn) {
+		l->side_lsn = lsn;
+		l->side_told = l->side_count;
+	}
 	return 0;
+}
+
+/* Whatever has made it durable meanwhile: it is told so, and stays. */
+static void side_ask(struct life *l)
+{
+	if (!l->oracle.other || !l->side_lsn || pheap_wait(l->oracle.other, l->side_lsn, 0) != 0)
+		return;
+	l->side_lsn = 0;
+	if (l->side_told > l->side_low)
+		l->side_low = l->side_told;
 }
 
 static int side_change(struct life *l, pheap *h)
@@ -262,6 +277,7 @@ static int act_once(struct life *l, pheap *h)
 {
 	int rc;
 
+	side_ask(l);
 	switch (l->process ? 0 : oracle_below(&l->rng, 6)) {
 	case 0:
 		return l->side_tx ? 0 : side_change(l, h);
@@ -282,6 +298,8 @@ static void act(struct life *l)
 	uint64_t n = 1 + oracle_below(&l->rng, 4);
 
 	l->inside = true;
+	/* Whomever it waits for stands still until it returns: a few tries show what ten seconds of them would. */
+	l->oracle.other->lock_timeout_ns = SIDE_WAIT_NS;
 	oracle_trace(&l->oracle, " <other:");
 	while (n-- && act_once(l, l->oracle.other) == 0)
 		;
@@ -289,11 +307,15 @@ static void act(struct life *l)
 	l->inside = false;
 }
 
-static bool lane_commits(const struct life *l)
+/* A lane is behind its commit point, or the epoch is being switched. */
+static bool is_between(const struct life *l)
 {
 	const struct phd_super *s = (const void *)l->disk.file->bytes;
 	const struct phd_lane *lanes = (const void *)(l->disk.file->bytes + s->lane_off);
+	const struct phd_coord *c = (const void *)(l->disk.file->bytes + s->coord_off);
 
+	if (c->epoch & 1)
+		return true;
 	for (uint32_t i = 0; i < s->lane_count; i++)
 		if (PHD_STATE_STEP(lanes[i].state) > PHD_STEP_ACTIVE)
 			return true;
@@ -304,9 +326,9 @@ static void on_atomic(void)
 {
 	struct life *l = life_now;
 
-	if (l->aims && !l->inside && lane_commits(l)) {
+	if (l->aims && !l->inside && is_between(l)) {
 		l->aims = false;
-		l->countdown = 1 + oracle_below(&l->rng, 8);
+		l->countdown = 1 + oracle_below(&l->rng, 32);
 	}
 
 	if (l->inside || !l->countdown || --l->countdown)
@@ -324,6 +346,15 @@ static void arm(struct life *l)
 	l->countdown = 1 + oracle_below(&l->rng, 1ull << bits);
 	l->aims = false;
 	kr_atomic = on_atomic;
+}
+
+/* Not after so many accesses, but where others could tell that something is under way. */
+static void aim(struct life *l)
+{
+	if (l->countdown && oracle_below(&l->rng, 2)) {
+		l->countdown = 0;
+		l->aims = true;
+	}
 }
 
 static void disarm(struct life *l)
@@ -354,10 +385,7 @@ static int commit(struct oracle *o)
 
 	if (!l->countdown)
 		arm(l);
-	if (l->countdown && oracle_below(&l->rng, 2)) {
-		l->countdown = 0;
-		l->aims = true;
-	}
+	aim(l);
 	if (l->process || oracle_below(&l->rng, 8) > 2) {
 		l->acks = l->sync;
 		rc = oracle_below(&l->rng, 4) ? pheap_commit(o->tx) : pheap_end(o->tx, 0);
@@ -426,10 +454,13 @@ static int step_checkpoint(struct life *l)
 	if (l->process)
 		return 0;
 	oracle_trace(&l->oracle, " checkpoint");
-	if (h == l->oracle.h)
+	if (h == l->oracle.h) {
 		arm(l);
+		aim(l);
+	}
 	rc = pheap_checkpoint(h);
 	disarm(l);
+	side_ask(l);
 	if (l->side_tx && side_end(l))
 		return -1;
 	if (rc)
@@ -584,6 +615,7 @@ int life_create(struct life *l, uint64_t seed, uint32_t durability, uint64_t wal
 	l->countdown = 0;
 	l->aims = false;
 	l->side_tx = NULL;
+	l->side_lsn = 0;
 	l->first = l->low = l->side_first = l->side_low = l->side_count = l->side_high = 0;
 	l->count = 1; /* the empty heap */
 	memset(l->tickets, 0, sizeof(l->tickets));
@@ -622,6 +654,7 @@ void life_resume(struct life *l, pheap *h, uint16_t m, uint16_t side, uint64_t s
 	l->countdown = 0;
 	l->aims = false;
 	l->side_tx = NULL;
+	l->side_lsn = 0;
 	memset(l->tickets, 0, sizeof(l->tickets));
 }
 

@@ -42,6 +42,8 @@ struct life {
 	bool acks;	    /* the commit under way acknowledges */
 	bool inside;	    /* the second member is acting inside of a call of the first */
 	pheap_tx *side_tx;  /* of the second member: open beside those of the first */
+	uint64_t side_lsn;  /* its commit `side_told` is durable when pheap_wait says so; 0: none is asked for */
+	uint16_t side_told;
 	bool aims;	    /* the countdown begins when a lane is behind its commit point */
 	uint64_t countdown; /* atomic accesses until it does; 0: it does not */
 	struct {

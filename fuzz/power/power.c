@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cuts.h"
+#include "judge.h"
 #include "keeper.h"
 #include "os.h"
+#include "program.h"
 #include "runtime.h"
 
 #define SCRIPT_STEPS 40u
@@ -53,22 +53,6 @@ static void on_crash(int signal)
 
 	(void)!write(1, text, (size_t)n);
 	_exit(3);
-}
-
-static void crash_handlers(void)
-{
-	static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
-
-	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-		signal(signals[i], on_crash);
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
 /* --- lies: a platform that does not do what it says; to prove that the explorer sees it --- */
@@ -210,18 +194,6 @@ static void report(bool quiet, uint64_t ms, uint64_t scripts)
 	printf("%d passed, %d failed\n", !cuts.violations, cuts.violations != 0);
 }
 
-static uint64_t number(const char *text)
-{
-	char *end;
-	uint64_t n = strtoull(text, &end, 0);
-
-	if (*end || !*text) {
-		fprintf(stderr, "%s", usage);
-		exit(2);
-	}
-	return n;
-}
-
 static uint32_t level_named(const char *name)
 {
 	if (strcmp(name, "sync") == 0)
@@ -230,8 +202,7 @@ static uint32_t level_named(const char *name)
 		return PHEAP_EPOCH;
 	if (strcmp(name, "process") == 0)
 		return PHEAP_PROCESS;
-	fprintf(stderr, "%s", usage);
-	exit(2);
+	program_misused();
 }
 
 static bool quiet;
@@ -250,28 +221,28 @@ static int options_read(int argc, char **argv, uint64_t start)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
 		case 'p':
-			cuts.images_max = number(optarg);
+			cuts.images_max = program_number(optarg);
 			break;
 		case 's':
-			cuts.seed = number(optarg);
+			cuts.seed = program_number(optarg);
 			break;
 		case 'i':
-			only = number(optarg);
+			only = program_number(optarg);
 			break;
 		case 'm':
-			ph_mutant = (int)number(optarg);
+			ph_mutant = (int)program_number(optarg);
 			break;
 		case 'n':
-			cuts.nested_every = (unsigned)number(optarg);
+			cuts.nested_every = (unsigned)program_number(optarg);
 			break;
 		case 'd':
-			cuts.depth_max = (unsigned)number(optarg);
+			cuts.depth_max = (unsigned)program_number(optarg);
 			break;
 		case 'b':
-			cuts.subset_bits = (unsigned)number(optarg);
+			cuts.subset_bits = (unsigned)program_number(optarg);
 			break;
 		case 'w':
-			wal_size = number(optarg);
+			wal_size = program_number(optarg);
 			break;
 		case 'f':
 			cuts.fsck = optarg;
@@ -283,10 +254,10 @@ static int options_read(int argc, char **argv, uint64_t start)
 			durability = level_named(optarg);
 			break;
 		case 'y':
-			lie = (int)number(optarg);
+			lie = (int)program_number(optarg);
 			break;
 		case 't':
-			cuts.deadline_ms = start + number(optarg) * 1000;
+			cuts.deadline_ms = start + program_number(optarg) * 1000;
 			cuts.images_max = UINT64_MAX;
 			break;
 		case 'q':
@@ -295,6 +266,8 @@ static int options_read(int argc, char **argv, uint64_t start)
 		default:
 			return -1;
 		}
+	if (ph_mutant || lie)
+		cuts.violations_max = 1; /* it is caught */
 	if (optind < argc || cuts.depth_max >= LIVES || cuts.subset_bits > 24)
 		return -1;
 	return 0;
@@ -302,22 +275,17 @@ static int options_read(int argc, char **argv, uint64_t start)
 
 int main(int argc, char **argv)
 {
-	uint64_t start = now_ms(), i;
+	uint64_t start = program_now_ms(), i;
 	int fd;
 
-	if (options_read(argc, argv, start)) {
-		fprintf(stderr, "%s", usage);
-		return 2;
-	}
-	/* without a name, so that nothing is left however this ends; fsck gets at it through /proc */
-	fd = memfd_create("pheap", MFD_CLOEXEC);
-	snprintf(sample_path, sizeof(sample_path), "/proc/%d/fd/%d", (int)getpid(), fd);
-	if (fd < 0 || memfile_identity(sample_path))
-		return perror(sample_path), 2;
+	program_usage(usage);
+	if (options_read(argc, argv, start))
+		program_misused();
+	fd = judge_file_open(sample_path, sizeof(sample_path));
 	cuts.sample_path = sample_path;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("power-cuts: seed %" PRIu64 "\n", cuts.seed);
-	crash_handlers();
+	program_crashes_to(on_crash);
 	ph_os = platform();
 	ph_keeper_off = true; /* one thread makes all calls */
 	cuts_init(&cuts);
@@ -327,7 +295,7 @@ int main(int argc, char **argv)
 		script(only != UINT64_MAX ? only : i);
 	}
 	close(fd);
-	report(quiet, now_ms() - start, i);
+	report(quiet, program_now_ms() - start, i);
 	cuts_free(&cuts);
 	return cuts.violations ? 1 : 0;
 }

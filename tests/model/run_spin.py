@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""run_spin.py [-v] [--long] MODEL.pml...: every search that the models name, each one case.
+"""run_spin.py [-v] [--long] [-j N] MODEL.pml...: every search that the models name, each one case.
 
 A search is a line of a model's opening comment, KIND NAME: DEFINES:
   @whole NAME: DEFINES     every state: no assertion fails, and every state has a way on
@@ -12,6 +12,7 @@ A search is a line of a model's opening comment, KIND NAME: DEFINES:
 """
 import argparse
 import ctypes
+import multiprocessing
 import os
 import re
 import shutil
@@ -32,8 +33,8 @@ KINDS = {
 }
 
 
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def die_with_parent(number=signal.SIGKILL):
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def run(args, folder, limit_s=LIMIT_S):
@@ -81,7 +82,7 @@ def search(model, kind, want, defines, compiler, folder, verbose):
     long = kind == "long"
     flags = ["-DNP"] if cycles else ["-DSAFETY"]
     # found soon (sooner with the last choice tried first): compiling well would cost more than it gives
-    flags += ["-O0", "-DT_REVERSE"] if want else ["-O2" if long else "-O1"]
+    flags += ["-O0", "-DT_REVERSE"] if want else ["-O2" if long else "-Og"]
     flags += ["-DCOLLAPSE", f"-DMEMLIM={4 * MEMORY_MB}"] if long else [f"-DMEMLIM={MEMORY_MB}"]
     code, output = run([*compiler, "-w", *flags, "-o", "pan", "pan.c"], folder)
     if code:
@@ -100,12 +101,21 @@ def search(model, kind, want, defines, compiler, folder, verbose):
     return why, f"{int(states[1]) if states else 0} states, {time.monotonic() - start:.1f} s"
 
 
+def case(job):
+    model, kind, want, name, defines, compiler, verbose = job
+    with tempfile.TemporaryDirectory(prefix="pheap-spin-") as folder:
+        why, cost = search(model, kind, want, defines.split(), compiler, folder, verbose)
+    title = f"{os.path.basename(model)[:-4]}, {kind.split()[0]} {name}: {cost}"
+    return why, f"{'not ok' if why else 'ok'} - {title}" + (f"\n{why}" if why else "")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-v", action="store_true", help="print the way to what was found")
     parser.add_argument("--long", action="store_true", help="the long searches too")
     parser.add_argument("--compiler", action="append", help="a word of the C compiler's command")
     parser.add_argument("--only", default="", help="searches whose name has this in it")
+    parser.add_argument("-j", type=int, default=2, metavar="N", help="searches beside each other (%(default)s)")
     parser.add_argument("model", nargs="+")
     args = parser.parse_args()
     if not shutil.which("spin"):
@@ -114,6 +124,7 @@ def main():
     passed = failed = 0
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, lambda *_: sys.exit(1))
+    jobs = []
     for model in args.model:
         with open(model, encoding="utf-8") as file:
             searches = SEARCH.findall(file.read())
@@ -121,12 +132,12 @@ def main():
             print(f"not ok - {model} names no search")
             failed += 1
         for kind, want, name, defines in searches:
-            if args.only not in name or (kind == "long" and not args.long):
-                continue
-            with tempfile.TemporaryDirectory(prefix="pheap-spin-") as folder:
-                why, cost = search(model, kind, want, defines.split(), args.compiler or ["cc"], folder, args.v)
-            title = f"{os.path.basename(model)[:-4]}, {kind.split()[0]} {name}: {cost}"
-            print(f"{'not ok' if why else 'ok'} - {title}" + (f"\n{why}" if why else ""), flush=True)
+            if args.only in name and (kind != "long" or args.long):
+                jobs.append((model, kind, want, name, defines, args.compiler or ["cc"], args.v))
+    # A worker that is told to end, or whose parent has died, ends its search and removes its folder.
+    with multiprocessing.Pool(args.j, die_with_parent, (signal.SIGTERM,)) as pool:
+        for why, line in pool.imap(case, jobs):
+            print(line, flush=True)
             passed += not why
             failed += bool(why)
     print(f"{passed} passed, {failed} failed")
