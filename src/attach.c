@@ -255,7 +255,7 @@ static int power_enter(struct pheap *h, struct attach *a)
 	/* ORDER(state-unknown): whatever says that this has to be done may be another thing next time, or only in memory, which is
 	 * forgotten now; and the rest of this may fail. A cut behind it: recovered again. Pairs with power_lost. */
 	memset(a->state.boot_id, 0, sizeof(a->state.boot_id));
-	rc = ph_state_write(h->fd, &a->state, &a->copy);
+	rc = PH_MUTANT(PH_MUTANT_POISON_FORGOT) ? 0 : ph_state_write(h->fd, &a->state, &a->copy);
 	if (rc)
 		return rc;
 	rc = ph_os->file_forget(h->fd, h->map, h->super.size_max);
@@ -305,8 +305,8 @@ static int first_enter(struct pheap *h, struct attach *a, const struct ph_file_i
 	/* Nobody is active: what a checkpoint needs no room in the ring for, if deaths have used that up. */
 	if (!rc && h->leased && h->coord->tail - h->coord->replay_lsn > h->super.wal_size / 4 * 3) {
 		rc = ph_checkpoint_close(h);
-		if (rc)
-			ph_wal_poison(h, rc);
+		if (rc && !PH_MUTANT(PH_MUTANT_FIRST_DEAF))
+			rc = ph_wal_poison(h, rc);
 	}
 	if (rc)
 		return rc;

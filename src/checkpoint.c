@@ -310,10 +310,8 @@ static int checkpoint_make(struct pheap *h, bool renews)
 		return ph_wal_poisoned(h);
 	if (rc == 0)
 		rc = live_write(h, epoch);
-	if (rc) {
-		ph_wal_poison(h, rc);
-		return ph_wal_poisoned(h);
-	}
+	if (rc)
+		return ph_wal_poison(h, rc);
 	__atomic_fetch_add(&c->checkpoint_count, 1, __ATOMIC_RELAXED);
 	c->checkpoint_last_ns = ph_os->clock_ns() - start_ns;
 	__atomic_fetch_add(&c->checkpoint_ns, c->checkpoint_last_ns, __ATOMIC_RELAXED);
@@ -554,9 +552,12 @@ int ph_checkpoint_close(struct pheap *h)
 	if (rc < 0)
 		return rc;
 	rc = ph_wal_flush_locked(h);
+	if (rc == 0 && PH_MUTANT(PH_MUTANT_CLOSE_EARLY))
+		rc = sector_write(h);
 	if (rc == 0)
 		rc = ph_os->file_sync(h->fd);
-	if (rc == 0)
+	/* ORDER(checkpoint-last): as in live_write. */
+	if (rc == 0 && !PH_MUTANT(PH_MUTANT_CLOSE_SECTOR) && !PH_MUTANT(PH_MUTANT_CLOSE_EARLY))
 		rc = sector_write(h);
 	if (rc == 0)
 		c->epoch = c->tail;

@@ -472,8 +472,9 @@ static int head_check(const pheap *h, struct opening *o)
 	rc = ph_os->file_info(h->fd, &o->info);
 	if (rc)
 		return ph_error(NULL, rc, "asking about the file failed: %s", pheap_strerror(rc));
-	/* After a power cut it may have lost what it had grown by: attach.c looks again. */
-	if (!ph_super_has_wal(&h->super) && o->info.size < h->super.data_off + count * PHD_CHUNK_SIZE)
+	/* After a power cut it may have lost what it had grown by: attach.c looks again. A passive one is clean, or refused. */
+	if ((!ph_super_has_wal(&h->super) || h->passive) &&
+	    o->info.size < h->super.data_off + count * PHD_CHUNK_SIZE)
 		return truncated(o->info.size, h->super.data_off + count * PHD_CHUNK_SIZE);
 	/* Removed (and perhaps made again) while we waited for the gate: then this is not the file of
 	 * that name. */
@@ -560,7 +561,8 @@ static int name_sync(const struct opening *o)
 
 	if (!is_mine(o) && !o->passive && ph_state_read(o->fd, &state, &copy) == 0 && state.open_gen == 0)
 		rc = ph_os->folder_sync(o->path);
-	return rc ? ph_error(NULL, rc, "syncing the folder of the new heap failed: %s", pheap_strerror(rc)) : 0;
+	return rc ? ph_error(NULL, rc, "syncing the folder of the new heap failed: %s", pheap_strerror(rc))
+		  : 0;
 }
 
 /* Whoever is last removes the name, from whatever folder it works in by then. */

@@ -249,8 +249,7 @@ static int extents_flush(pheap_tx *tx)
 	}
 	if (rc == 0)
 		return 0;
-	ph_wal_poison(h, rc);
-	return ph_wal_poisoned(h);
+	return ph_wal_poison(h, rc);
 }
 
 /* 0: appended; 1: the epoch is another one; 2: no room. Latches are held. */

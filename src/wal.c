@@ -88,12 +88,8 @@ size_t ph_wal_record_max(const struct pheap *h)
 
 /* ---- appending ---- */
 
-int ph_wal_poisoned(const struct pheap *h)
+static int poison_error(const struct pheap *h, uint64_t poison)
 {
-	uint64_t poison = __atomic_load_n(&h->coord->poison, __ATOMIC_ACQUIRE);
-
-	if (!poison)
-		return 0;
 	return ph_error(
 		h, PHEAP_EPOISONED,
 		"writing the heap to its file failed (%s): nothing more is changed; close it everywhere, and "
@@ -101,14 +97,24 @@ int ph_wal_poisoned(const struct pheap *h)
 		poison < 4096 ? pheap_strerror(-(int)poison) : "recovery of a dead process");
 }
 
-void ph_wal_poison(struct pheap *h, int rc)
+int ph_wal_poisoned(const struct pheap *h)
+{
+	uint64_t poison = __atomic_load_n(&h->coord->poison, __ATOMIC_ACQUIRE);
+
+	return poison ? poison_error(h, poison) : 0;
+}
+
+int ph_wal_poison(struct pheap *h, int rc)
 {
 	uint64_t none = 0;
 
+	if (PH_MUTANT(PH_MUTANT_POISON_NONE))
+		return poison_error(h, (uint64_t)-rc);
 	/* ORDER(poison-first): before anybody is told of the error. Crash between: nobody was. Pairs with
 	 * ph_wal_poisoned. */
 	(void)__atomic_compare_exchange_n(&h->coord->poison, &none, (uint64_t)-rc, false, __ATOMIC_ACQ_REL,
 					  __ATOMIC_RELAXED);
+	return ph_wal_poisoned(h);
 }
 
 void ph_wal_unlock(struct pheap *h, uint64_t word)
@@ -238,10 +244,8 @@ static int flush_to(struct pheap *h, uint64_t to)
 	rc = ph_heap_fd_check(h);
 	if (rc == 0)
 		rc = ring_write(h, seen, to);
-	if (rc) {
-		ph_wal_poison(h, rc);
-		return ph_wal_poisoned(h);
-	}
+	if (rc)
+		return ph_wal_poison(h, rc);
 	end_ns = ph_os->clock_ns();
 	__atomic_fetch_add(&c->flush_count, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&c->flush_bytes, to - seen, __ATOMIC_RELAXED);
@@ -353,7 +357,8 @@ int ph_wal_lock(struct pheap *h, uint64_t word)
  * as long as that has paid, and never alone: its own record reaches the goal. */
 static void group_wait(struct phd_coord *c)
 {
-	uint64_t patience = c->flush_patience;
+	/* Never more, whatever a damaged file says. */
+	uint64_t patience = c->flush_patience < PATIENCE_MAX ? c->flush_patience : PATIENCE_MAX;
 
 	for (uint64_t i = 0; __atomic_load_n(&c->commit_count, __ATOMIC_RELAXED) < c->flush_goal; i++) {
 		if (i >= patience) {
@@ -466,6 +471,11 @@ int ph_wal_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 		rc = ph_wal_poisoned(h);
 		if (rc)
 			return rc;
+		/* A lease word that no record has set: it would never come. */
+		if (lsn > ph_wal_tail(h))
+			return ph_error(
+				h, PHEAP_ECORRUPT,
+				"a lease word is beyond the end of the journal; run pheap-fsck on the file");
 		rc = timeout_ns ? flush_try(h, start_ns) : -EAGAIN;
 		if (rc == 0)
 			continue;

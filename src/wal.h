@@ -66,7 +66,8 @@ int ph_wal_flush(struct pheap *h);
 int ph_wal_epoch(struct pheap *h, uint64_t word, uint64_t *ret);
 /* Has a sync failed? 0 or PHEAP_EPOISONED with a sentence. */
 int ph_wal_poisoned(const struct pheap *h);
-void ph_wal_poison(struct pheap *h, int rc);
+/* It has, with rc. PHEAP_EPOISONED with a sentence. */
+int ph_wal_poison(struct pheap *h, int rc);
 
 static inline uint64_t ph_wal_tail(const struct pheap *h)
 {

@@ -18,7 +18,7 @@
 #define SIDE_NAME "x"
 #define SIDE_WORDS 80u
 #define SIDE_WORD(n, i) ((uint64_t)(n)*UINT64_C(0x9e3779b97f4a7c15) * ((i) + 1))
-#define SIDE_WAIT_NS 50000000ull
+#define SIDE_WAIT_NS 300000000ull /* so long that it takes what it waits for away */
 
 struct life *life_now;
 uint32_t life_boots;

@@ -38,6 +38,14 @@ const struct pheap_type drive_types[DRIVE_TYPES] = {
 	{12, 8, 24, "pair", pair_ptrs, 3},
 };
 
+uint32_t drive_level = PHEAP_PROCESS;
+uint64_t drive_journal_size = 64 << 10;
+
+const char *drive_level_name(void)
+{
+	return drive_level == PHEAP_SYNC ? "sync" : drive_level == PHEAP_EPOCH ? "epoch" : "process";
+}
+
 uint64_t rng_next(struct rng *r)
 {
 	uint64_t z = r->state += 0x9e3779b97f4a7c15ull;
@@ -115,7 +123,7 @@ static void must(bool good, const char *what)
 void drive_options(struct pheap_options *opt)
 {
 	*opt = (struct pheap_options)PHEAP_OPTIONS_INIT;
-	opt->durability = PHEAP_PROCESS;
+	opt->durability = drive_level;
 	opt->lock_timeout_ms = 20;
 	opt->types = drive_types;
 	opt->type_count = DRIVE_TYPES;
@@ -283,7 +291,7 @@ static void make(const char *path, enum drive_state state, uint64_t initial_size
 	drive_options(&opt);
 	opt.initial_size = initial_size;
 	opt.max_size = max_size;
-	opt.journal_size = 8192;
+	opt.journal_size = drive_level == PHEAP_PROCESS ? 8192 : drive_journal_size;
 	opt.lane_count = 8;
 	opt.layout = "hostile";
 	must(pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &opt, &h) == 0, "create");

@@ -28,6 +28,11 @@ extern const char *const drive_names[DRIVE_STATES];
 extern const struct pheap_type drive_types[];
 #define DRIVE_TYPES 2u
 
+/* Durability of the heaps that are made: PHEAP_PROCESS unless a test says otherwise. */
+extern uint32_t drive_level;
+extern uint64_t drive_journal_size; /* of SYNC and EPOCH */
+const char *drive_level_name(void);
+
 /* A small deterministic generator. */
 struct rng {
 	uint64_t state;

@@ -305,6 +305,86 @@ static void values_find(struct fields *f, const struct image *im)
 	f->value_count = n;
 }
 
+/* ---- with a WAL ---- */
+
+static struct phd_checkpoint *checkpoint_of(const struct image *im)
+{
+	struct phd_checkpoint *a = at(im, PHD_CHECKPOINT_OFF(0)), *b = at(im, PHD_CHECKPOINT_OFF(1));
+
+	return a->seq > b->seq ? a : b;
+}
+
+/* The records of the log that power recovery would read. fn(record, its offset). They may go round the end: those are left out. */
+static void wal_walk(const struct image *im, void (*fn)(struct phd_wal *w, uint64_t off, void *arg),
+		     void *arg)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_checkpoint *c = checkpoint_of(im);
+	uint64_t lsn = c->replay_lsn;
+
+	for (int i = 0; i < 100; i++) {
+		uint64_t at_wal = lsn % s->wal_size;
+		struct phd_wal *w = at(im, s->wal_off + at_wal);
+
+		if (w->lsn != lsn || w->log_gen != c->log_gen || w->size < sizeof(*w) || w->size % 8 ||
+		    w->size > s->wal_size - at_wal)
+			return;
+		fn(w, s->wal_off + at_wal, arg);
+		lsn += w->size;
+	}
+}
+
+static void record_find(struct phd_wal *w, uint64_t off, void *arg)
+{
+	halves_add(arg, off, w->size < 120 ? w->size : 120);
+}
+
+static void wal_find(struct fields *f, const struct image *im)
+{
+	const struct phd_super *s = super_of(im);
+	const struct phd_head *head = at(im, s->head_off);
+
+	region_begin(f);
+	for (uint32_t copy = 0; copy < 2; copy++)
+		words_add(f, PHD_CHECKPOINT_OFF(copy), 48);
+	region_begin(f);
+	words_add(f, s->lease_off, head->chunk_count * sizeof(struct phd_lease));
+	region_begin(f);
+	words_add(f, s->table_lease_off, 64);
+	region_begin(f);
+	wal_walk(im, record_find, f);
+	words_add(f, s->wal_off, 64);
+}
+
+static void record_seal(struct phd_wal *w, uint64_t off, void *arg)
+{
+	(void)off;
+	(void)arg;
+	w->crc = ph_crc32c(ph_crc32c(0, (const char *)w + sizeof(*w), w->size - sizeof(*w)), w,
+			   offsetof(struct phd_wal, crc));
+}
+
+/* Another boot has it, so that power recovery looks at it. */
+void damage_power(struct image *im)
+{
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_state *state = at(im, PHD_STATE_OFF(copy));
+
+		state->boot_id[0] ^= 1;
+		state->crc = ph_crc32c(0, state, offsetof(struct phd_state, crc));
+	}
+}
+
+void image_seal_wal(struct image *im)
+{
+	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct phd_checkpoint *c = at(im, PHD_CHECKPOINT_OFF(copy));
+
+		c->crc = ph_crc32c(0, c, offsetof(struct phd_checkpoint, crc));
+	}
+	wal_walk(im, record_seal, NULL);
+}
+
 void fields_find(struct fields *f, const struct image *im)
 {
 	const struct phd_super *s = super_of(im);
@@ -330,6 +410,8 @@ void fields_find(struct fields *f, const struct image *im)
 	words_add(f, s->words_off, head->chunk_count * sizeof(struct phd_words));
 	chains_find(f, im);
 	resources_find(f, im);
+	if (s->wal_off)
+		wal_find(f, im);
 	values_find(f, im);
 	f->region_first[f->region_count] = f->count;
 }

@@ -12,6 +12,7 @@ struct image {
 	unsigned char *bytes;
 	size_t size;
 	enum drive_state state;
+	uint32_t level;
 };
 
 struct field {
@@ -43,6 +44,9 @@ void damage_bytes(struct image *im, struct rng *r);
 void damage_log(struct image *im, const struct fields *f, struct rng *r); /* a lane with made-up records */
 void damage_coordination(struct image *im, struct rng *r);		  /* all of kind B, random */
 void image_seal(struct image *im);
+/* Of undamaged superblocks: the power went from it; and the sums of its checkpoint and log as they should be. */
+void damage_power(struct image *im);
+void image_seal_wal(struct image *im);
 
 /* Holds, releases, takes, gives and deletes what there is; errors are fine. */
 void resources_use(pheap *h, struct rng *r);

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "drive.h"
+#include "os.h"
 
 #define ALARM_S 60
 #define TYPE 5u
@@ -37,6 +38,7 @@
 static char top[240], path[260], filler[260];
 static const char *kind; /* of file system */
 static int passed, failed;
+static uint32_t level = PHEAP_PROCESS; /* of the heaps that heap_open makes */
 
 static void expect(bool good, const char *format, ...)
 {
@@ -78,7 +80,8 @@ static pheap *heap_open(uint32_t flags, uint64_t initial_size, uint64_t max_size
 	pheap *h = NULL;
 	int rc;
 
-	opt.durability = PHEAP_PROCESS;
+	opt.durability = level;
+	opt.journal_size = level == PHEAP_PROCESS ? 0 : 128 << 10;
 	opt.initial_size = initial_size;
 	opt.max_size = max_size;
 	opt.lock_timeout_ms = 1000;
@@ -152,7 +155,8 @@ static unsigned blocks_add(pheap *h)
 	static const size_t sizes[] = {200000, 20000, 4000, 600, 48};
 	unsigned n = 0;
 
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+	/* With a journal each small one is a flush. */
+	for (size_t i = 0; i < (level == PHEAP_PROCESS ? sizeof(sizes) / sizeof(*sizes) : 3); i++) {
 		int rc;
 
 		while ((rc = block_add(h, sizes[i], n)) == 0)
@@ -293,6 +297,112 @@ static void step_log(void)
 	expect(pheap_close(h) == 0, "close");
 }
 
+/* ---- with a journal: its space was set aside at creation, and so is that of checkpoints and of recovery ---- */
+
+/* Of some blocks a word, which is put back: blocks_check wants them as they were. */
+static void changes_commit(pheap *h)
+{
+	const struct block *b = NULL;
+
+	for (int i = 0; i < 60 && (b = pheap_next(h, TYPE, b)) != NULL; i++)
+		for (int back = 0; back < 2 && b->size > sizeof(*b); back++) {
+			uint64_t word = b->seed * 31 + (back ? 0 : 7);
+			pheap_tx *tx;
+			int rc = pheap_begin(h, 0, &tx);
+
+			if (rc == 0)
+				rc = pheap_store(tx, b->words, &word, sizeof(word));
+			rc = rc ? rc : pheap_commit(tx);
+			if (rc)
+				expect(false, "a change on a full disk gives %d", rc);
+		}
+}
+
+static int other_boot(uint8_t ret[16])
+{
+	memset(ret, 0x77, 16);
+	return 0;
+}
+
+/* In a child, which is killed inside of a transaction. */
+static unsigned durable_child(void)
+{
+	unsigned n = 0, got = 0;
+	int ends[2], status;
+	pid_t pid;
+
+	if (pipe(ends))
+		exit(2);
+	pid = fork();
+	if (pid == 0) {
+		const struct block *b, *next;
+		pheap *h = heap_open(PHEAP_CREATE, 512 << 10, 256 << 20);
+		pheap_tx *tx;
+
+		n = blocks_add(h);
+		fill(0);
+		changes_commit(h);
+		b = pheap_next(h, TYPE, NULL);
+		for (int i = 0; i < 60 && b; i++, b = next) {
+			next = pheap_next(h, TYPE, b);
+			if (i % 3 == 0 && block_free(h, b) == 0)
+				n--;
+		}
+		expect(pheap_checkpoint(h) == 0, "a checkpoint on a full disk");
+		changes_commit(h);
+		if (pheap_begin(h, 0, &tx) || pheap_free(tx, pheap_next(h, TYPE, NULL)))
+			_exit(2);
+		(void)!write(ends[1], &n, sizeof(n));
+		fflush(NULL);
+		if (!failed)
+			kill(getpid(), SIGKILL);
+		_exit(1);
+	}
+	close(ends[1]);
+	waitpid(pid, &status, 0);
+	expect(read(ends[0], &got, sizeof(got)) == (ssize_t)sizeof(got) && WIFSIGNALED(status),
+	       "the child died early: 0x%x", (unsigned)status);
+	close(ends[0]);
+	return got;
+}
+
+static void durable_run(void)
+{
+	struct ph_os os = ph_os_linux;
+
+	for (int power = 0; power < 2; power++) {
+		unsigned n = durable_child();
+		pheap *h;
+
+		os.boot_id = other_boot;
+		ph_os = power ? &os : &ph_os_linux;
+		h = heap_open(0, 0, 0);
+		expect(blocks_check(h) == n, "blocks were lost, or came, by a %s on a full disk",
+		       power ? "power cut" : "death");
+		changes_commit(h);
+		expect(pheap_checkpoint(h) == 0, "a checkpoint on a full disk");
+		expect(pheap_close(h) == 0, "close on a full disk");
+		h = heap_open(0, 0, 0);
+		expect(blocks_check(h) == n, "blocks were lost by close and open");
+		expect(pheap_close(h) == 0, "close");
+		ph_os = &ph_os_linux;
+		unlink(path);
+		unlink(filler);
+	}
+}
+
+static void step_sync(void)
+{
+	level = PHEAP_SYNC;
+	durable_run();
+}
+
+static void step_epoch(void)
+{
+	level = PHEAP_EPOCH;
+	durable_run();
+}
+
 /* Killed on a full disk; the recovery finds no space either. */
 static void step_killed(void)
 {
@@ -406,6 +516,8 @@ static const struct {
 	{"death", step_killed},
 	{"a sparse copy", step_sparse},
 	{"a limit of file sizes", step_limit},
+	{"SYNC", step_sync},
+	{"EPOCH", step_epoch},
 };
 
 static void steps_run(void)

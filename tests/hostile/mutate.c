@@ -34,8 +34,10 @@
 #include "fake.h"
 #include "fields.h"
 #include "heap.h"
+#include "keeper.h"
 
-#define IMAGES 8
+#define PROCESS_IMAGES 8
+#define IMAGES (PROCESS_IMAGES + 6) /* and of SYNC and EPOCH */
 #define BATCH 250
 #define FAILURES_MAX 20
 #define ALARM_S 30
@@ -99,15 +101,47 @@ static void image_store(const struct image *im)
 	close(fd);
 }
 
+static void images_judge(int i)
+{
+	const char *what;
+	pheap *h;
+
+	image_load(&images[i], images[i].state);
+	images[i].level = drive_level;
+	fields_find(&fields[i], &images[i]);
+	fake_reset();
+	if (pheap_open(path, 0, NULL, &h)) {
+		fprintf(stderr, "an undamaged heap is refused: %s\n", pheap_error_detail(NULL));
+		exit(2);
+	}
+	sums[i] = drive_walk(h, &what);
+	if (what || pheap_close(h)) {
+		fprintf(stderr, "an undamaged heap can not be read: %s\n",
+			what ? what : pheap_error_detail(NULL));
+		exit(2);
+	}
+}
+
+/* Heaps with a journal. */
+static void images_make_durable(void)
+{
+	static const enum drive_state states[] = {DRIVE_CLEAN, DRIVE_UNDO_LONG, DRIVE_THREADS};
+
+	for (int i = PROCESS_IMAGES; i < IMAGES; i++) {
+		drive_level = i % 2 ? PHEAP_SYNC : PHEAP_EPOCH;
+		images[i].state = states[(i - PROCESS_IMAGES) / 2];
+		drive_make(path, images[i].state, 500 << 10, 8 << 20);
+		images_judge(i);
+	}
+	drive_level = PHEAP_PROCESS;
+}
+
 static void images_make(void)
 {
-	for (int i = 0; i < IMAGES; i++) {
+	for (int i = 0; i < PROCESS_IMAGES; i++) {
 		enum drive_state state = i < DRIVE_STATES    ? (enum drive_state)i
 					 : i == DRIVE_STATES ? DRIVE_COMMITTED
 							     : DRIVE_UNDO_LONG;
-		const char *what;
-		pheap *h;
-
 		/* The last two have no room to grow, or much of it. */
 		drive_make(path, state,
 			   i < DRIVE_STATES    ? 500 << 10
@@ -116,20 +150,10 @@ static void images_make(void)
 			   i < DRIVE_STATES    ? 700 << 10
 			   : i == DRIVE_STATES ? 430 << 10
 					       : 64 << 20);
-		image_load(&images[i], state);
-		fields_find(&fields[i], &images[i]);
-		fake_reset();
-		if (pheap_open(path, 0, NULL, &h)) {
-			fprintf(stderr, "an undamaged heap is refused: %s\n", pheap_error_detail(NULL));
-			exit(2);
-		}
-		sums[i] = drive_walk(h, &what);
-		if (what || pheap_close(h)) {
-			fprintf(stderr, "an undamaged heap can not be read: %s\n",
-				what ? what : pheap_error_detail(NULL));
-			exit(2);
-		}
+		images[i].state = state;
+		images_judge(i);
 	}
+	images_make_durable();
 }
 
 /* ---- one iteration, in a child ---- */
@@ -164,6 +188,7 @@ static void attack(struct rng *r, uint64_t sum, bool sums_hold)
 	fake_reset();
 	fake.passive = choice == 5;
 	drive_options(&opt);
+	opt.durability = 0;
 	if (rng_below(r, 3) == 0)
 		opt.type_count = 0;
 	progress->phase = PHASE_OPEN;
@@ -225,6 +250,11 @@ static void superblock_check(const struct image *im)
 	close(fd);
 }
 
+static bool same_super(const struct image *a, const struct image *b)
+{
+	return memcmp(a->bytes, b->bytes, 512) == 0 && memcmp(a->bytes + 4096, b->bytes + 4096, 512) == 0;
+}
+
 static void iteration(uint64_t seed, uint64_t i, unsigned char *bytes)
 {
 	struct rng r = {seed * 0x9e3779b97f4a7c15ull + i};
@@ -234,6 +264,8 @@ static void iteration(uint64_t seed, uint64_t i, unsigned char *bytes)
 
 	(void)rng_next(&r);
 	im.bytes = memcpy(bytes, im.bytes, im.size);
+	if (im.level != PHEAP_PROCESS && rng_below(&r, 2))
+		damage_power(&im);
 	if (kind < 10) {
 		damage_fields(&im, &fields[which], &r);
 	} else if (kind < 13) {
@@ -244,10 +276,14 @@ static void iteration(uint64_t seed, uint64_t i, unsigned char *bytes)
 			damage_fields(&im, &fields[which], &r);
 	} else if (kind < 19) {
 		damage_coordination(&im, &r);
-		sums_hold = true;
+		/* The words of the ring are among them. */
+		sums_hold = im.level == PHEAP_PROCESS;
 	} else {
 		im.size = rng_below(&r, 3) ? rng_below(&r, im.size / 4096) * 4096 : rng_below(&r, im.size);
 	}
+	if (im.level != PHEAP_PROCESS && im.size == images[which].size && same_super(&im, &images[which]) &&
+	    rng_below(&r, 2))
+		image_seal_wal(&im);
 	image_store(&im);
 	attack(&r, sums[which], sums_hold);
 	superblock_check(&im);
@@ -345,7 +381,7 @@ static void report(uint64_t seed, int status, const char *text)
 
 int main(int argc, char **argv)
 {
-	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 0) : 12000;
+	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 0) : 10000;
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
 	uint64_t next = argc > 3 ? strtoull(argv[3], NULL, 0) : 0, cut_first, all;
 	uint64_t aborts = 0, failed = 0, ran = 0;
@@ -358,6 +394,8 @@ int main(int argc, char **argv)
 	if (progress == MAP_FAILED)
 		return 2;
 	fake_reset();
+	ph_keeper_off = true;
+	drive_journal_size = 256 << 10;
 	images_make();
 	cut_first = argc > 3 ? next + count : count;
 	all = argc > 3 ? next + count : count + cuts_count();

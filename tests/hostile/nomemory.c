@@ -21,6 +21,7 @@
 
 #include "drive.h"
 #include "fake.h"
+#include "keeper.h"
 
 #define TRIES_MAX 400
 
@@ -261,7 +262,7 @@ static void image_read(enum drive_state state)
 	struct stat st;
 	int fd;
 
-	drive_make(path, state, 500 << 10, 2 << 20);
+	drive_make(path, state, 500 << 10, 8 << 20);
 	fd = open(path, O_RDONLY);
 	if (fd < 0 || fstat(fd, &st))
 		exit(2);
@@ -430,14 +431,26 @@ static void open_run(enum drive_state state)
 
 int main(void)
 {
+	static const uint32_t levels[] = {PHEAP_PROCESS, PHEAP_SYNC, PHEAP_EPOCH};
+
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	snprintf(path, sizeof(path), "%s/heap", drive_folder());
 	fake_reset();
-	for (int state = 0; state < DRIVE_STATES; state++)
-		open_run((enum drive_state)state);
-	image_read(DRIVE_CLEAN);
-	for (size_t s = 0; s < sizeof(scenarios) / sizeof(*scenarios); s++)
-		scenario_run(s);
+	ph_keeper_off = true; /* allocations are counted, those of one thread */
+	drive_journal_size = 512 << 10;
+	for (size_t i = 0; i < sizeof(levels) / sizeof(*levels); i++) {
+		drive_level = levels[i];
+		printf("%s:\n", drive_level_name());
+		for (int state = 0; state < DRIVE_STATES; state++)
+			open_run((enum drive_state)state);
+		image_read(DRIVE_CLEAN);
+		for (size_t s = 0; s < sizeof(scenarios) / sizeof(*scenarios); s++)
+			scenario_run(s);
+	}
+	/* The keeper's own; it sleeps. */
+	ph_os = &ph_os_linux;
+	ph_keeper_off = false;
+	open_run(DRIVE_CLEAN);
 	__real_free(bytes);
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed != 0;
