@@ -52,7 +52,7 @@ extern int ph_mutant;
 #define PH_MUTANT_NAME_LATE 30	     /* ephemeral-name: the name is removed after the gate byte drops */
 /* Checkpoints beside others: tests/proc */
 #define PH_MUTANT_HELP_BARE 59	     /* who completes another's switch does not flush its record */
-#define PH_MUTANT_TICKET_EARLY 60     /* a commit during a switch counts as part of that checkpoint */
+#define PH_MUTANT_LOOK_NONE 60	     /* EPOCH: a transaction without operations commits while the epoch is being switched */
 /* Power cuts */
 #define PH_MUTANT_IMAGE_LATE 31	     /* image-durable: stores into a page do not wait for its image */
 #define PH_MUTANT_EPOCH_ONCE 32	     /* the epoch is not looked at again after the undo record */

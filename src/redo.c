@@ -360,9 +360,9 @@ int ph_redo_commit_epoch(pheap_tx *tx)
 	}
 	while (rc == 0) {
 		rc = ph_wal_poisoned(h);
-		/* Without operations idle is the commit point. */
+		/* Without operations idle is the commit point: ph_redo_look. */
 		if (rc || !tx->applies)
-			return rc;
+			return rc ? rc : ph_wal_epoch(h, tx->word, &epoch);
 		rc = later_lease(tx, LEASE_TRIES_EPOCH, &epoch);
 		if (rc == 1)
 			return too_big(tx);

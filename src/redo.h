@@ -28,9 +28,18 @@ static inline void ph_redo_changed(struct pheap *h, uint64_t epoch)
 		;
 }
 
-/* EPOCH, nothing but undo, just idle: which checkpoint has it? Who switches sets switch_lsn and the epoch's bit, has all members
- * fence, and copies the lanes. So either the bit is not seen here, and the lane was seen idle: the checkpoint of that switch
- * has it. Or it is: the lane was perhaps seen active, and its undo copied, so only the next checkpoint has it for sure. Pairs with
+/* EPOCH, nothing but undo: may it go idle? Not while the epoch is being switched: lanes are copied one after the other, and who
+ * depends on this one could be seen idle behind it, when this one was seen active. If the bit is set just behind this look, who
+ * depends on it finds it idle behind that, and looks in vain. */
+static inline bool ph_redo_look(const pheap_tx *tx)
+{
+	return !(__atomic_load_n(&tx->h->coord->epoch, __ATOMIC_ACQUIRE) & 1) ||
+	       PH_MUTANT(PH_MUTANT_LOOK_NONE);
+}
+
+/* Just idle: which checkpoint has it? Who switches sets switch_lsn and the epoch's bit, has all members fence, and copies the
+ * lanes. So either the bit is not seen here, and the lane was seen idle: the checkpoint of that switch has it. Or it is: the lane
+ * was perhaps seen active, and its undo copied, so only the next checkpoint has it for sure. Pairs with
  * checkpoint.c:switch_locked. */
 static inline void ph_redo_ticket(pheap_tx *tx)
 {
@@ -42,7 +51,7 @@ static inline void ph_redo_ticket(pheap_tx *tx)
 	else
 		ph_order();
 	epoch = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(epoch & 1, 0) && !PH_MUTANT(PH_MUTANT_TICKET_EARLY))
+	if (__builtin_expect(epoch & 1, 0))
 		epoch = __atomic_load_n(&h->coord->switch_lsn, __ATOMIC_ACQUIRE);
 	epoch &= ~1ull;
 	tx->lsn = epoch + 8; /* above this epoch, not above the next */

@@ -545,9 +545,11 @@ static __attribute__((noinline)) int commit_any(pheap_tx *tx, bool waits)
 	return rc;
 }
 
-/* EPOCH, and nothing but undo: idle is the commit point. */
-static inline void commit_short_epoch(pheap_tx *tx)
+/* EPOCH, and nothing but undo: idle is the commit point. False: it has to wait. */
+static inline bool commit_short_epoch(pheap_tx *tx)
 {
+	if (__builtin_expect(!ph_redo_look(tx), 0))
+		return false;
 	lane_idle(tx);
 	ph_redo_ticket(tx);
 	if (tx->stripe_count | tx->shared_count)
@@ -556,15 +558,14 @@ static inline void commit_short_epoch(pheap_tx *tx)
 	lane_next(tx);
 	tx->writable_by = NULL;
 	tx->open = false;
+	return true;
 }
 
 static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
 {
 	if (tx && tx->writable_by == &ph_thread && tx->extras == PH_LONG_LEASED && tx->log.end != 0 &&
-	    tx->h->super.durability == PHEAP_EPOCH >> 24) {
-		commit_short_epoch(tx);
+	    tx->h->super.durability == PHEAP_EPOCH >> 24 && commit_short_epoch(tx))
 		return 0;
-	}
 	return commit_any(tx, waits);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * switch_edges.c: one process stands still in the flush with which a checkpoint begins, and another one acts just there.
+ * switch_edges.c: one process stands still where a checkpoint begins, and another one acts just there.
  *
- * What: the first has copied what is under way, and has the copies in the log but not on the disk. The second
- *   - commits a transaction that was open by then (EPOCH): its changes are undone in that checkpoint, so it must not be told that they
+ * What: the first is about to copy what is under way; a transaction that was open by then (EPOCH) must not commit: who depends on
+ * it could be copied as committed, and it as open. Or the first has the copies in the log, but not on the disk. The second
+ *   - commits such a transaction: its changes are undone in that checkpoint, so it must not be told that they
  *     are durable when that is over, but when the next one is;
  *   - makes a checkpoint: it completes the first one's, and must write the copies before it says that the checkpoint is there.
  */
@@ -18,6 +19,7 @@
 
 struct board {
 	uint32_t ready, go;
+	bool copies; /* stands still before the copies, not behind them */
 };
 
 static struct board *b;
@@ -31,6 +33,7 @@ static pheap *heap_open(uint32_t flags, uint32_t level)
 
 	opt.durability = level;
 	opt.epoch_ms = 3600000;
+	opt.lock_timeout_ms = 500;
 	return crowd_open(crowd_path("heap"), flags, &opt);
 }
 
@@ -61,6 +64,14 @@ static int write_stopped(int fd, const void *buf, size_t n, uint64_t off)
 	return ph_os_linux.file_write_sync(fd, buf, n, off);
 }
 
+/* Of all members; the epoch is odd by then. */
+static void fence_stopped(void)
+{
+	ph_os_linux.fence_all();
+	os.fence_all = ph_os_linux.fence_all;
+	(void)raise(SIGSTOP);
+}
+
 /* Its first write is the flush of the switch. */
 static int stands(void *arg)
 {
@@ -70,33 +81,63 @@ static int stands(void *arg)
 	crowd_set(&b->ready, 1);
 	crowd_await(&b->go, 1);
 	os = ph_os_linux;
-	os.file_write_sync = write_stopped;
+	if (b->copies)
+		os.fence_all = fence_stopped;
+	else
+		os.file_write_sync = write_stopped;
 	ph_os = &os;
 	crowd_must(pheap_checkpoint(h), "the checkpoint of the one that stood still");
 	crowd_close(h);
 	return 0;
 }
 
-static pid_t stands_start(void)
+static pid_t stands_start(bool copies)
 {
 	pid_t pid;
 
 	memset(b, 0, sizeof(*b));
+	b->copies = copies;
 	pid = crowd_start(stands, NULL);
 	crowd_await(&b->ready, 1);
 	return pid;
 }
 
-static void stands_stop(pid_t pid)
+/* False: it did not stop. */
+static bool stands_stop(pid_t pid)
 {
 	int status = 0;
 
 	crowd_set(&b->go, 1);
-	if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
-		crowd_wrong("it did not stop in its flush: %#x", (unsigned)status);
+	return waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status);
 }
 
 /* ---- what the other one does ---- */
+
+static void commit_before(void)
+{
+	pheap *h = heap_open(PHEAP_CREATE, PHEAP_EPOCH);
+	pheap_tx *tx;
+	pid_t pid;
+	int rc;
+
+	commit(h, 1);
+	pid = stands_start(true);
+	tx = crowd_tx(h, 0);
+	change(tx, 2);
+	if (stands_stop(pid)) {
+		rc = pheap_commit(tx);
+		ok(rc == -ETIMEDOUT, "no commit while a checkpoint copies what is under way: %d", rc);
+		kill(pid, SIGCONT);
+		crowd_wait(pid);
+		commit(h, 3);
+		ok(*(const uint64_t *)pheap_find(h, "value") == 3, "and then the next");
+	} else {
+		pheap_abort(tx);
+		skip("a commit while a checkpoint copies", "there is no membarrier here: nothing to stop in");
+	}
+	crowd_close(h);
+	remove(crowd_path("heap"));
+}
 
 static void commit_between(void)
 {
@@ -107,10 +148,11 @@ static void commit_between(void)
 	pid_t pid;
 
 	commit(h, 1);
-	pid = stands_start();
+	pid = stands_start(false);
 	tx = crowd_tx(h, 0);
 	change(tx, 2);
-	stands_stop(pid);
+	if (!stands_stop(pid))
+		crowd_wrong("it did not stop in its flush");
 	crowd_must(pheap_commit_async(tx, &lsn), "a commit while a checkpoint begins");
 	kill(pid, SIGCONT);
 	crowd_wait(pid);
@@ -145,8 +187,9 @@ static void checkpoint_between(uint32_t level)
 	commit(h, 1);
 	crowd_must(pheap_info(h, &info, sizeof(info)), "pheap_info");
 	base = info.base;
-	pid = stands_start();
-	stands_stop(pid);
+	pid = stands_start(false);
+	if (!stands_stop(pid))
+		crowd_wrong("it did not stop in its flush");
 	writes = early = 0;
 	os = ph_os_linux;
 	os.file_write_sync = write_counted;
@@ -167,6 +210,7 @@ int main(void)
 {
 	crowd_begin("in the middle of a switch of epochs", 60);
 	b = crowd_share(sizeof(*b));
+	commit_before();
 	commit_between();
 	checkpoint_between(PHEAP_SYNC);
 	checkpoint_between(PHEAP_EPOCH);
