@@ -7,40 +7,68 @@
  * lock; on another page a word of the allocator that is set after the commit point, under a latch. A record
  * takes one position of the log; a ring of RING of them wraps. Who waits for something to be durable
  * flushes; since a flush by anybody may follow any step, flushes beside each other are in it.
+ * With READER the second one stores into its own word, which it has declared before, what it reads from the
+ * shared one.
  * A step is what one process does between two points at which others can tell. What is done under `append`
  * with nothing outside to see is one step; a commit is two, so that the latch is seen held, also by the
  * dead.
  * Who is killed makes no further step. What it left in its lane somebody undoes or completes, who may be
  * killed too.
  *
- * The disk: of a word, any value that it has had since the last sync that is over began. Of the log, all
- * that is durable, and any prefix of the rest. After each step that changes any of this, check() cuts the
- * power: it recovers from every such disk and compares. With CUTS the power is cut for good once, at any
- * step; recovery is done in steps that check() cuts again; then all go on with what they had left to do,
- * beside the old lease words.
+ * Checkpointers do not wait for each other: with CHECKPOINTERS=2 one may begin while the other is
+ * anywhere in its checkpoint, and each may go on at any later time (a process that was stopped). Who
+ * never goes on is to the others as one that has died. Who completes a switch for another does so in the
+ * step in which it takes `append`: one that comes late with it compares and swaps an epoch that is gone.
+ * What the code reads and then compares and swaps is one step here, but for the choice between the live
+ * words.
+ *
+ * The disk: of a word, any value that it has had since the moment at which the last sync that is over
+ * found it. Of the log, all that is durable, and any prefix of the rest. Of a live word, any value since
+ * the last sync of its page; while it is not durable, it may be lost. After each step
+ * that can make any of this wrong, check() cuts the power: it recovers from every such disk and
+ * compares. With CUTS the power is cut for good once, at any step; recovery is done in steps that
+ * check() cuts again; then all go on with what they had left to do, beside the old lease words.
  *
  * Invariants checked
  *   W1  What a cut leaves is the state after exactly the commits in the prefix of the log that survives.
- *   W2  What was acknowledged is in that prefix; the ring still has all that recovery reads.
- *   W3  Who takes the lock or the latch finds what the last commit left there, and nothing of what was undone.
+ *   W2  What was acknowledged is in that prefix; the ring still has all that recovery reads, from whichever
+ *       live word the disk has, where a SWITCH record is durable; nothing is appended beyond replay_lsn +
+ *       RING.
+ *   W3  Who takes the lock or the latch finds what the last commit left there, and nothing of what was
+ *       undone.
  *   W4  Everybody gets on as long as anybody lives, in a ring that is full too.
- *   W5  EPOCH: what a cut leaves is the state in which the switch of the last checkpoint found all lanes.
+ *   W5  EPOCH: what a cut leaves is what those made who had committed when the last checkpoint's switch
+ *       copied their lanes: all that was committed before epoch_lsn, and all that any of it was made from.
  *
  * @whole two writers: -DTX_0=2
  * @whole one aborts: -DABORTS=1
  * @whole three pages: -DTHREE_PAGES
- * @whole a ring that is full: -DTX_0=2 -DRING=5
+ * @whole a ring that is full: -DTX_0=2 -DRING=5 -DDOES=5
  * @whole images copied before the latch: -DIMAGE_FIRST -DDOES=3
  * @whole rolled back while the switch copies: -DSAVEPOINT -DDOES=1
- * @whole a writer dies: -DKILLS=1 -DVICTIMS=1 -DDOES=3
+ * @whole a writer dies: -DKILLS=1 -DVICTIMS=1 -DDOES=3 -DDOES_0=2
  * @whole a writer dies, operations: -DKILLS=1 -DVICTIMS=1 -DDOES=6
  * @whole a writer and who recovers it die: -DKILLS=2 -DVICTIMS=9 -DDOES=4
  * @whole the checkpointer dies: -DKILLS=1 -DVICTIMS=4 -DDOES=5
+ * @whole the checkpointer dies, one switch is kept: -DKILLS=1 -DVICTIMS=4 -DRING=4 -DTX_0=2 -DDOES=1
+ * @whole two checkpointers: -DCHECKPOINTERS=2 -DDOES=5
+ * @whole two checkpointers, three checkpoints: -DCHECKPOINTERS=2 -DCHECKPOINTS=3 -DWRITERS=1
+ * @whole two checkpointers, the log wraps: -DCHECKPOINTERS=2 -DRING=5 -DWRITERS=1 -DTX=3
+ * @whole two checkpointers, one dies: -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DWRITERS=1 -DDOES=5 -DKILLS=1 -DVICTIMS=10
  * @whole cut, recovered, and on: -DCUTS -DDOES=3
+ * @whole two checkpointers, cut, recovered, and on: -DCUTS -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DWRITERS=1 -DDOES=5
  * @whole epoch, one aborts: -DEPOCH -DABORTS=1
+ * @whole epoch, nothing but undo: -DEPOCH -DDOES=3 -DABORTS=1
+ * @whole epoch, one reads what the other stores: -DEPOCH -DREADER -DDOES=3 -DDOES_0=2
  * @whole epoch, a writer dies: -DEPOCH -DKILLS=1 -DVICTIMS=1 -DDOES=4 -DDOES_0=5
  * @whole epoch, the checkpointer dies: -DEPOCH -DKILLS=1 -DVICTIMS=4 -DDOES=5
+ * @whole epoch, two checkpointers: -DEPOCH -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DDOES=4
+ * @long a ring that is full, everything: -DTX_0=2 -DRING=5
  * @long two checkpoints, one aborts: -DCHECKPOINTS=2 -DABORTS=1
+ * @long two checkpointers, everything: -DCHECKPOINTERS=2
+ * @long two checkpointers, two checkpoints: -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DDOES=1
+ * @long two checkpointers, two writers, the log wraps: -DCHECKPOINTERS=2 -DRING=5 -DTX=2 -DDOES=1
+ * @long two checkpointers, both die: -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DKILLS=2 -DVICTIMS=20 -DDOES=1
  * @long images copied before the latch, everything: -DIMAGE_FIRST -DABORTS=1
  * @long somebody dies: -DKILLS=1
  * @long a writer and who recovers it die, own words: -DKILLS=2 -DVICTIMS=9 -DDOES=3
@@ -48,6 +76,7 @@
  * @long a cut, everything: -DCUTS -DTX_0=2
  * @long epoch, somebody dies: -DEPOCH -DKILLS=1
  * @long epoch, a writer and who recovers it die: -DEPOCH -DKILLS=2 -DVICTIMS=9 -DDOES=4 -DDOES_0=5
+ * @long epoch, two checkpointers, everything: -DEPOCH -DCHECKPOINTERS=2
  * @finds assertion stored before the image is durable: -DMUTANT_IMAGE_LATE
  * @finds assertion the epoch is not looked at again: -DMUTANT_NO_SECOND_LOOK
  * @finds assertion appended in another epoch: -DMUTANT_APPEND_BLIND
@@ -60,11 +89,19 @@
  * @finds assertion the oldest is not undone last: -DMUTANT_FORWARDS
  * @finds assertion images of the epoch before are applied: -DMUTANT_OLD_IMAGES
  * @finds assertion the bit is cleared without the latch: -DMUTANT_BIT_UNLATCHED
- * @finds assertion the epoch before its copies are durable: -DMUTANT_SECTOR_BEFORE_WAL
- * @finds assertion the sector before the heap is durable: -DMUTANT_SECTOR_BEFORE_HEAP
- * @finds assertion the ring is reused before the sector is durable: -DMUTANT_RING_EARLY -DRING=5
+ * @finds assertion the epoch before its copies are durable: -DMUTANT_EPOCH_BEFORE_WAL
+ * @finds assertion a helper ends the switch before its copies are durable: -DMUTANT_HELP_NOT_DURABLE
+ * @finds assertion a helper clears the bit of a switch in the log: -DMUTANT_HELP_CLEARS -DMUTANT_EPOCH_STORED
+ * @finds assertion a late switcher stores the epoch: -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DWRITERS=1 -DTX_0=2 -DMUTANT_EPOCH_STORED
+ * @finds assertion the position behind the bit: -DWRITERS=1 -DKILLS=2 -DVICTIMS=2 -DCHECKPOINTS=2 -DMUTANT_SWITCH_LSN_LATE
+ * @finds assertion a switch beside an open checkpoint: -DCHECKPOINTERS=2 -DCHECKPOINTS=3 -DWRITERS=1 -DDOES=1 -DMUTANT_SWITCH_AGAIN
+ * @finds assertion the live word before the heap is durable: -DMUTANT_LIVE_BEFORE_HEAP
+ * @finds assertion a late one stores the live word: -DCHECKPOINTERS=2 -DCHECKPOINTS=2 -DWRITERS=1 -DMUTANT_LIVE_STORED
+ * @finds assertion a late one stores replay_lsn: -DCHECKPOINTERS=2 -DWRITERS=1 -DTX=3 -DRING=5 -DMUTANT_REPLAY_STORED
+ * @finds assertion the smaller live word counts: -DCHECKPOINTS=2 -DWRITERS=1 -DMUTANT_SMALLER
+ * @finds assertion the ring is reused before the live word is durable: -DMUTANT_RING_EARLY -DRING=5
+ * @finds assertion the higher live word is raised: -DCHECKPOINTS=2 -DWRITERS=1 -DMUTANT_HIGHER_RAISED
  * @finds stuck nothing in the ring is kept for switches: -DRESERVE=0 -DRING=4
- * @finds stuck one switch is kept, one dies: -DKILLS=1 -DVICTIMS=4 -DRESERVE=1 -DRING=4 -DTX_0=2 -DDOES=1
  * @finds assertion what is in the log is undone: -DKILLS=1 -DVICTIMS=1 -DMUTANT_APPENDED_UNDONE
  * @finds assertion the position behind the tail: -DWRITERS=1 -DKILLS=1 -DVICTIMS=1 -DDOES=1 -DMUTANT_LSN_LATE
  * @finds assertion acknowledged before it is durable: -DMUTANT_ACK_EARLY
@@ -72,6 +109,9 @@
  * @finds assertion a new log begins where the old one ends: -DCUTS -DDOES=3 -DMUTANT_NEXT_LSN
  * @finds assertion epoch, who looks is taken for active: -DEPOCH -DDOES=5 -DMUTANT_LOOKING_ACTIVE
  * @finds assertion epoch, who looks is taken for committed: -DEPOCH -DDOES=5 -DMUTANT_LOOKING_COMMITTED
+ * @finds assertion epoch, who was made active commits: -DEPOCH -DDOES=5 -DMUTANT_COMMITTED_STORED
+ * @finds assertion epoch, idle without a look: -DEPOCH -DREADER -DDOES=3 -DMUTANT_IDLE_UNLOOKED
+ * @finds assertion epoch, idle beside a switch and taken for part of it: -DEPOCH -DDOES=1 -DMUTANT_TICKET_EARLY
  * @finds assertion epoch, who looked and died is completed: -DEPOCH -DKILLS=1 -DVICTIMS=1 -DDOES=5 -DMUTANT_LOOKING_COMPLETED
  */
 #ifndef WRITERS
@@ -90,7 +130,7 @@
 #define KILLS 0
 #endif
 #ifndef VICTIMS
-#define VICTIMS 15 /* who may be killed: 1, 2 the writers, 4 the checkpointer, 8 who recovers */
+#define VICTIMS 31 /* who may be killed, a bit each: writers, checkpointer, who recovers, the other one */
 #endif
 #ifndef ABORTS
 #define ABORTS 0
@@ -106,10 +146,14 @@
 #define RING 12
 #endif
 #ifndef RESERVE
-#define RESERVE (1 + KILLS) /* positions for SWITCH records only */
+#define RESERVE 1 /* positions for SWITCH records only */
+#endif
+#ifndef CHECKPOINTERS
+#define CHECKPOINTERS 1 /* that do not wait for each other */
 #endif
 #define CHECKPOINTER WRITERS
 #define SURVIVOR (WRITERS + 1)
+#define THIEF (WRITERS + 2)
 #define NONE 15
 
 #include "wal_disk.h"
@@ -124,11 +168,11 @@ inline lease_page(page)
 	:: d_step { !EVEN -> epoch-- }
 #endif
 #ifdef IMAGE_FIRST
-	:: d_step { !EVEN && append == NONE -> bit_clear(); w = 0 }
+	:: d_step { !EVEN && append == NONE -> switch_help(); w = 0 }
 	:: d_step { EVEN && !LEASED(page) -> seen = epoch; image = IMAGE_OF(page) };
 		atomic {
 			append == NONE && (epoch != seen || ROOM(1 + RESERVE)) ->
-			bit_clear();
+			switch_help();
 			if
 #ifdef MUTANT_IMAGE_STALE
 			:: true ->
@@ -148,7 +192,7 @@ inline lease_page(page)
 #else
 	:: d_step {
 		append == NONE && !(EVEN && LEASED(page)) && ROOM(1 + RESERVE) ->
-		bit_clear();
+		switch_help();
 		seen = epoch;
 		if
 		:: !LEASED(page) ->
@@ -166,7 +210,7 @@ inline lease_page(page)
 #ifndef MUTANT_IMAGE_LATE
 	if
 	:: lease[page] <= durable
-	:: d_step { lease[page] > durable -> durable = tail; check() }
+	:: d_step { lease[page] > durable -> durable = tail }
 	fi
 #else
 	skip
@@ -206,7 +250,7 @@ inline undo(lane)
 {
 	k = used[lane];
 	do
-	:: k > 0 -> k--; store(rec_word[2 * lane + k], rec_value[2 * lane + k])
+	:: d_step { k > 0 -> k--; store(rec_word[2 * lane + k], rec_value[2 * lane + k]) }
 	:: else -> break
 	od
 }
@@ -237,16 +281,26 @@ inline set_idle(lane)
 #define STAMP (1 + left + (me -> TX_0 + (me - 1) * TX : 0))
 #define WORDS (DO(1) << me | DO(2) * 4 | DO(4) * 8)
 
+#ifdef MUTANT_TICKET_EARLY
+#define TICKET_EARLY true
+#else
+#define TICKET_EARLY false
+#endif
+
 inline log_commit()
 {
 	does[me] = WORDS;
 	made[me] = STAMP | STAMP << 3;
-	made[me] = (made[me] | made[me] << 6) & BITS(WORDS)
+	made[me] = (made[me] | made[me] << 6) & BITS(WORDS);
+#ifdef READER
+	does[me] = does[me] & (me -> 11 : 15);
+	made[me] = (me -> AT(1, mem[1]) | made[me] & BITS(8) : made[me])
+#endif
 }
 
 proctype writer(byte me)
 {
-	byte left, seen, k;
+	byte left, seen, k, word;
 	short image;
 
 	left = (me -> TX : TX_0);
@@ -264,31 +318,37 @@ start:
 			/* Rolled back before it does the rest. */
 			atomic { lock == NONE -> lock = me; assert(mem[SHARED] == GET(truth, SHARED)) };
 			modify(SHARED);
-			store(SHARED, STAMP);
-			store(SHARED, rec_value[0]);
+			d_step { store(SHARED, STAMP) };
+			d_step { store(SHARED, rec_value[0]) };
 			d_step { used[me] = 0; turn[me]++ }
 		:: else
 		fi;
 #endif
-		if
-		:: DO(1) ->
-			modify(me);
-			store(me, STAMP)
-		:: else
-		fi;
-		if
-		:: DO(2) ->
+		word = (DO(1) -> me : SHARED);
+		do
+		:: word == MAP || (word == SHARED && !DO(2)) -> break
+		:: else ->
 			/* W3 */
-			atomic {
-				lock == NONE ->
+			if
+			:: word < SHARED
+			:: atomic {
+				word == SHARED && lock == NONE ->
 				lock = me;
 				state[me] = ACTIVE;
 				assert(mem[SHARED] == GET(truth, SHARED))
-			};
-			modify(SHARED);
-			store(SHARED, STAMP)
-		:: else
-		fi;
+			   }
+			fi;
+#ifdef READER
+			if
+			:: me == 1 && word == SHARED -> d_step { store(me, mem[SHARED]); word = MAP }
+			:: else ->
+#endif
+				modify(word);
+				d_step { store(word, STAMP); word = (word == SHARED -> MAP : SHARED) }
+#ifdef READER
+			fi
+#endif
+		od;
 #if ABORTS
 		if
 		:: d_step { aborts > 0 -> aborts-- };
@@ -309,20 +369,49 @@ start:
 		:: else
 		fi;
 #ifdef EPOCH
-		do
-		:: true ->
+		if
+		:: DO(4) ->
+			do
+			:: true ->
+				lease_page(PAGE(MAP));
+				d_step { log_commit(); state[me] = LOOKING };
+				if
+				:: epoch == seen ->
+					/* Compared and swapped: who switches may have made it active. */
+					if
+#ifdef MUTANT_COMMITTED_STORED
+					:: atomic {
+						true ->
+#else
+					:: atomic {
+						state[me] == LOOKING ->
+#endif
+						state[me] = COMMITTED;
+						truth = (truth & ~BITS(does[me])) | made[me];
+						break
+					   }
+					:: state[me] != LOOKING
+					fi
+				:: epoch != seen -> state[me] = ACTIVE
+				fi
+			od
+		:: !DO(4) ->
+			/* Nothing but undo: idle is the commit point, and frees the locks. The bit may have been set
+			 * since the look: then whoever depends on it sees the bit. Which checkpoint has it, a look
+			 * behind it tells. */
+#ifndef MUTANT_IDLE_UNLOOKED
 			if
-			:: DO(4) -> lease_page(PAGE(MAP))
-			:: !DO(4) && EVEN
-			:: d_step { !DO(4) && !EVEN && append == NONE -> bit_clear(); w = 0 }
+			:: EVEN
+			:: d_step { !EVEN && append == NONE -> switch_help(); w = 0 }
 			fi;
-			d_step { log_commit(); state[me] = LOOKING };
-			if
-			:: d_step { EVEN && (!DO(4) || epoch == seen) -> seen = epoch }; break
-			:: !(EVEN && (!DO(4) || epoch == seen)) -> state[me] = ACTIVE
-			fi
-		od;
-		atomic { state[me] = COMMITTED; truth = (truth & ~BITS(does[me])) | made[me] };
+#endif
+			d_step {
+				log_commit();
+				truth = (truth & ~BITS(does[me])) | made[me];
+				set_idle(me)
+			};
+			d_step { seen = (EVEN || TICKET_EARLY -> epoch : 2 * switch_lsn) }
+		fi;
 #else
 again:
 #ifndef MUTANT_MAP_UNLEASED
@@ -333,7 +422,7 @@ again:
 #endif
 		atomic {
 			append == NONE && ROOM(1 + RESERVE) ->
-			bit_clear();
+			switch_help();
 #if !defined(MUTANT_APPEND_BLIND) && !defined(MUTANT_MAP_UNLEASED)
 			if
 			:: DO(4) && epoch != seen -> goto again
@@ -360,14 +449,17 @@ again:
 #endif
 #endif
 		if
-		:: DO(4) -> store(MAP, STAMP)
+		:: d_step { DO(4) -> store(MAP, STAMP) }
 		:: else
 		fi;
 #ifdef EPOCH
-		set_idle(me);
+		if
+		:: DO(4) -> set_idle(me)
+		:: else
+		fi;
 		if
 		:: true
-		:: disk_epoch > seen >> 1 -> assert(!DO(1) || GET(base, me) == STAMP)
+		:: d_step { DO(1) && replay > seen >> 1 -> acknowledged(me, mem[me]) }
 		fi;
 next:
 		skip
@@ -380,7 +472,7 @@ next:
 			d_step {
 #ifndef MUTANT_ACK_EARLY
 				if
-				:: k > durable -> durable = tail; check()
+				:: k > durable -> durable = tail
 				:: else
 				fi;
 #endif
@@ -394,6 +486,7 @@ next:
 		k = 0;
 		seen = 0;
 		image = 0;
+		word = 0;
 		if
 		:: at_work[me] && !off -> goto start
 #ifdef CUTS
@@ -438,8 +531,8 @@ end:
 		if
 		:: COMPLETED(lane) ->
 			if
-			:: does[lane] & 8 -> store(MAP, GET(made[lane], MAP))
-			:: else
+			:: d_step { does[lane] & 8 -> store(MAP, GET(made[lane], MAP)) }
+			:: !(does[lane] & 8)
 			fi
 		:: !COMPLETED(lane) -> undo(lane)
 		fi;
@@ -450,170 +543,7 @@ end:
 	goto start
 }
 
-/* Who looks is waited for. */
-#ifdef MUTANT_LOOKING_ACTIVE
-#define READY(lane) true
-#define IS_ACTIVE(lane) (state[lane] == ACTIVE || state[lane] == LOOKING)
-#else
-#define IS_ACTIVE(lane) (state[lane] == ACTIVE)
-#endif
-#ifdef MUTANT_LOOKING_COMMITTED
-#define READY(lane) true
-#define IS_COMMITTED(lane) (state[lane] >= APPENDING)
-#else
-#define IS_COMMITTED(lane) (state[lane] == APPENDING || state[lane] == COMMITTED)
-#endif
-#ifndef READY
-#define READY(lane) (state[lane] != LOOKING)
-#endif
-
-inline copy_lane(lane)
-{
-	do
-#ifdef SAVEPOINT
-	:: d_step { many = (IS_ACTIVE(lane) -> used[lane] : 0); in_turn = turn[lane] };
-#endif
-#ifdef SAVEPOINT
-	   atomic {
-#else
-	:: atomic {
-		READY(lane);
-		many = (IS_ACTIVE(lane) -> used[lane] : 0);
-#endif
-#if defined(SAVEPOINT) && !defined(MUTANT_ROLLBACK_UNSEEN)
-		if
-		:: in_turn != turn[lane] -> copied = false
-		:: else -> copied = true
-		fi;
-#else
-		copied = true;
-#endif
-		if
-		:: copied ->
-#ifndef MUTANT_NO_COPIES
-			for (w : 0 .. 1) {
-				if
-				:: w < many ->
-					set = set | 1 << rec_word[2 * lane + w];
-					copies = copies | AT(rec_word[2 * lane + w], rec_value[2 * lane + w])
-				:: else
-				fi
-			}
-#endif
-#ifndef MUTANT_NO_REDO
-			if
-			:: IS_COMMITTED(lane) ->
-				set = set | does[lane] & 8;
-				copies = copies | made[lane] & BITS(does[lane] & 8)
-			:: else
-			fi;
-#endif
-			many = 0;
-			in_turn = 0;
-			break
-		:: else
-		fi
-	   }
-	od
-}
-
-/* The switch was made by somebody who died before the sector. */
-#define GO_ON (EVEN && epoch >> 1 > replay)
-#define WANTED (finished < WRITERS && !off)
-
-/* Makes checkpoints, and may die: the next one starts over. */
-proctype checkpointer()
-{
-	byte at, set, many, in_turn;
-	short copies;
-
-start:
-end:
-	atomic {
-		if
-		:: WANTED && GO_ON -> at = epoch >> 1
-		:: WANTED && !GO_ON && (checkpoints > 0 || !ROOM(1 + RESERVE)) && append == NONE && ROOM(1) ->
-			checkpoints = (checkpoints -> checkpoints - 1 : 0);
-			bit_clear();
-			append = CHECKPOINTER
-		fi;
-		at_work[CHECKPOINTER] = true
-	};
-	{
-		if
-		:: at -> goto rest
-		:: else
-		fi;
-		epoch = epoch | 1;
-		copy_lane(0);
-#if WRITERS > 1
-		copy_lane(1);
-#endif
-		atomic {
-			at = tail;
-#ifdef EPOCH
-			at_switch = truth;
-#endif
-			d_step {
-				put_record(SWITCH, set, copies);
-				copies = 0;
-				set = 0;
-				check()
-			}
-		};
-		d_step {
-#ifndef MUTANT_SECTOR_BEFORE_WAL
-			durable = tail;
-#endif
-			epoch = 2 * at;
-			append = NONE;
-			check()
-		};
-rest:
-		skip;
-#ifndef MUTANT_SECTOR_BEFORE_HEAP
-		d_step {
-			syncing = true;
-			for (w : 0 .. 3) {
-				synced[w] = mem[w]
-			}
-			w = 0
-		};
-		d_step {
-			syncing = false;
-			for (w : 0 .. 3) {
-				disk[w] = synced[w];
-				synced[w] = 0
-			}
-			check()
-		};
-#endif
-#ifdef MUTANT_RING_EARLY
-		replay = at;
-#endif
-		d_step {
-			disk_epoch = at;
-#ifdef EPOCH
-			base = at_switch;
-#endif
-			check()
-		};
-		d_step { ring_free(at); at_work[CHECKPOINTER] = false }
-	} unless { !at_work[CHECKPOINTER] || off };
-	d_step {
-		append = (append == CHECKPOINTER -> NONE : append);
-		syncing = false;
-		for (w : 0 .. 3) {
-			synced[w] = 0
-		}
-		at = 0;
-		set = 0;
-		copies = 0;
-		many = 0;
-		at_work[CHECKPOINTER] = false
-	};
-	goto start
-}
+#include "wal_checkpoint.h"
 
 #if KILLS
 active proctype fate()
@@ -629,6 +559,9 @@ end:
 #endif
 	:: atomic { MAY_DIE(SURVIVOR) -> kills--; at_work[SURVIVOR] = false }
 	:: atomic { MAY_DIE(CHECKPOINTER) -> kills--; at_work[CHECKPOINTER] = false }
+#if CHECKPOINTERS > 1
+	:: atomic { MAY_DIE(THIEF) -> kills--; at_work[THIEF] = false }
+#endif
 	od
 }
 #endif
@@ -642,7 +575,8 @@ inline log_begin()
 #endif
 		ring_free(tail);
 		first = end_lsn;
-		disk_epoch = end_lsn;
+		on_disk[0] = 1;
+		on_disk[1] = 1;
 		tail = end_lsn;
 		durable = end_lsn;
 		replay = end_lsn;
@@ -660,19 +594,30 @@ active proctype power()
 end:
 	atomic { finished < WRITERS -> off = true };
 	atomic {
-		!at_work[0] && !at_work[1] && !at_work[SURVIVOR] && !at_work[CHECKPOINTER] -> end_lsn = durable;
+		!at_work[0] && !at_work[1] && !at_work[SURVIVOR] && !at_work[CHECKPOINTER] && !at_work[THIEF] ->
+		end_lsn = durable;
 		do
 		:: end_lsn < tail -> end_lsn++
 		:: break
-		od
+		od;
+		replay = first;
+		left_over = LIVE_ON_DISK;
+		do
+		:: left_over & 1 -> break
+		:: left_over > 1 -> left_over = left_over >> 1; replay++
+		od;
 	};
 	d_step {
 		first = LOW;
+		on_disk[0] = LIVE(replay);
+		on_disk[1] = LIVE(replay);
+		live[0] = replay;
+		live[1] = replay;
 		tail = end_lsn;
 		durable = end_lsn;
-		replay = disk_epoch;
 		append = NONE;
 		epoch = 0;
+		switch_lsn = 0;
 		for (lane : 0 .. WRITERS - 1) {
 			set_idle(lane)
 		}
@@ -689,6 +634,7 @@ end:
 		:: else -> break
 		od;
 		v = tail;
+		from = replay;
 		recover();
 		for (w : 0 .. 3) {
 			mem[w] = (known & 1 << w -> GET(got, w) : disk[w]);
@@ -700,9 +646,7 @@ end:
 	log_begin();
 #endif
 	d_step {
-		for (w : 0 .. 3) {
-			disk[w] = mem[w]
-		}
+		heap_sync();
 		check()
 	};
 #ifndef MUTANT_GEN_EARLY
@@ -723,6 +667,9 @@ init
 			run writer(w)
 		}
 		run survivor();
-		run checkpointer()
+		run checkpointer(CHECKPOINTER);
+#if CHECKPOINTERS > 1
+		run checkpointer(THIEF);
+#endif
 	}
 }
