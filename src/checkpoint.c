@@ -8,7 +8,6 @@
 
 #include "alloc.h"
 #include "error.h"
-#include "lease.h"
 #include "log.h"
 #include "member.h"
 #include "mutant.h"
@@ -290,19 +289,16 @@ static int live_write(struct pheap *h, uint64_t epoch)
 }
 
 /* Others may be in the middle of it too: each step is done by whoever comes, any number of times. */
-static int checkpoint_make(struct pheap *h, bool renews)
+static int checkpoint_make(struct pheap *h)
 {
 	struct phd_coord *c = h->coord;
-	uint64_t start_ns = ph_os->clock_ns(), since = c->epoch_lsn, epoch = 0;
+	uint64_t start_ns = ph_os->clock_ns(), epoch = 0;
 	int rc;
 
 	__atomic_store_n(&c->checkpoint_start_ns, start_ns, __ATOMIC_RELAXED);
 	rc = switch_epoch(h, &epoch);
 	if (rc)
 		return rc;
-	/* What is hot is wanted at once, and waits for the disk: before the sync gives that a lot to do. */
-	if (renews)
-		(void)ph_lease_renew(h, since);
 	if (!PH_MUTANT(PH_MUTANT_SYNC_FORGOT))
 		rc = regions_sync(h);
 	/* After a sync that failed, of anybody, the next one succeeds: what was lost counts as written. */
@@ -327,7 +323,7 @@ static bool is_stuck(const struct phd_coord *c, uint64_t since_ns)
 }
 
 /* 0: made one, or completed one that somebody had begun; -EAGAIN: somebody does. */
-static int checkpoint_try(struct pheap *h, uint64_t since_ns, bool renews)
+static int checkpoint_try(struct pheap *h, uint64_t since_ns)
 {
 	uint64_t mine = ph_wal_member_word(h), *word = &h->coord->checkpoint;
 	int rc = -EAGAIN;
@@ -336,7 +332,7 @@ static int checkpoint_try(struct pheap *h, uint64_t since_ns, bool renews)
 		return rc;
 	if (ph_word_try(h, word, mine) != PH_BUSY ||
 	    (is_stuck(h->coord, since_ns) && ph_word_steal(h, word, mine))) {
-		rc = checkpoint_make(h, renews);
+		rc = checkpoint_make(h);
 		ph_word_release(word, mine);
 	}
 	pthread_mutex_unlock(&h->checkpoint_lock);
@@ -354,7 +350,7 @@ static void holder_check(struct pheap *h)
 
 void ph_checkpoint_soon(struct pheap *h)
 {
-	(void)checkpoint_try(h, 0, true);
+	(void)checkpoint_try(h, 0);
 }
 
 bool ph_checkpoint_wanted(const struct pheap *h)
@@ -393,7 +389,7 @@ void ph_checkpoint_if_due(struct pheap *h)
 	if (h->keeper)
 		ph_checkpoint_ring(h);
 	else
-		(void)checkpoint_try(h, UINT64_MAX, false);
+		(void)checkpoint_try(h, UINT64_MAX);
 }
 
 int ph_checkpoint_room(struct pheap *h, size_t size)
@@ -405,7 +401,7 @@ int ph_checkpoint_room(struct pheap *h, size_t size)
 	while (!ph_wal_fits(h, size, false)) {
 		uint64_t seen = __atomic_load_n(&c->replay_lsn, __ATOMIC_ACQUIRE);
 
-		rc = checkpoint_try(h, start_ns, false);
+		rc = checkpoint_try(h, start_ns);
 		if (rc && rc != -EAGAIN)
 			break;
 		if (ph_wal_fits(h, size, false))
@@ -441,7 +437,7 @@ int ph_checkpoint_wait(struct pheap *h, uint64_t lsn, uint64_t timeout_ns)
 		rc = ph_wal_poisoned(h);
 		if (rc)
 			return rc;
-		rc = timeout_ns ? checkpoint_try(h, start_ns, false) : -EAGAIN;
+		rc = timeout_ns ? checkpoint_try(h, start_ns) : -EAGAIN;
 		if (rc && rc != -EAGAIN)
 			return rc;
 		passed_ns = ph_os->clock_ns() - start_ns;

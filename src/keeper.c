@@ -13,7 +13,7 @@
 #include "os.h"
 #include "wal.h"
 
-#define EARLY_PART 8u /* of an epoch: the keeper of an idle heap looks so often, and is early by that */
+#define EARLY_PART 16u /* of an epoch: the keeper of an idle heap looks so often, and is early by that */
 
 struct ph_keeper {
 	struct pheap *h;

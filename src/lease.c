@@ -55,11 +55,12 @@ static bool is_dense(const struct pheap *h, const struct ph_lease_set *s, uint64
 	return count * DENSE_PART >= to - from;
 }
 
-/* E3. Of the first page of the set: from larger and larger rows around it. */
+/* E3. Of the first page of the set, alone in it: from larger and larger rows around it. */
 static void neighbours_add(const struct pheap *h, struct ph_lease_set *s, uint32_t max)
 {
 	uint64_t page = s->pages[0], chunk = (page - h->data_off) >> PHD_CHUNK_SHIFT;
 	uint64_t end = (__atomic_load_n(&h->data_end, __ATOMIC_RELAXED) - h->data_off) >> PHD_CHUNK_SHIFT;
+	uint64_t seen_from = chunk, seen_to = chunk + 1; /* looked at already */
 
 	if (page < h->data_off)
 		return;
@@ -68,12 +69,16 @@ static void neighbours_add(const struct pheap *h, struct ph_lease_set *s, uint32
 		bool dense = is_dense(h, s, from, to);
 		uint32_t count = s->count;
 
-		for (uint64_t at = from; at < to && s->count < max; at++)
-			if (at != chunk && is_near(h, s, at, dense) &&
-			    !in_set(s, h->data_off + (at << PHD_CHUNK_SHIFT)))
+		for (uint64_t at = from; at < to && s->count < max; at++) {
+			if (at == seen_from)
+				at = seen_to;
+			if (at < to && is_near(h, s, at, dense))
 				s->pages[s->count++] = h->data_off + (at << PHD_CHUNK_SHIFT);
+		}
 		if (s->count == count && !dense)
 			break;
+		seen_from = from;
+		seen_to = to;
 	}
 }
 
@@ -181,45 +186,6 @@ int ph_lease_finish(struct pheap *h, uint64_t word, struct ph_lease_set *s)
 	/* ORDER(image-durable): the image is on the disk before the caller can store into the page. A cut between: the page is
 	 * what the image says. Pairs with power.c. */
 	return PH_MUTANT(PH_MUTANT_IMAGE_LATE) ? 0 : ph_wal_wait(h, s->durable, h->lock_timeout_ns);
-}
-
-/* Pages of the data from *chunk on that were leased after `since`, and are not in this epoch. */
-static void renew_collect(const struct pheap *h, uint64_t since, uint64_t *chunk, struct ph_lease_set *s)
-{
-	uint64_t end = (__atomic_load_n(&h->data_end, __ATOMIC_RELAXED) - h->data_off) >> PHD_CHUNK_SHIFT;
-	uint32_t max = batch_max(h);
-
-	for (; *chunk < end && s->count < max; ++*chunk) {
-		uint64_t seen = __atomic_load_n(&h->leases[*chunk].page, __ATOMIC_ACQUIRE);
-
-		/* Of free space no image: see is_near. */
-		if (seen > since && seen <= s->epoch &&
-		    PHD_DESC_KIND(__atomic_load_n(&h->desc[*chunk], __ATOMIC_ACQUIRE)) != PHD_DESC_FREE)
-			s->pages[s->count++] = h->data_off + (*chunk << PHD_CHUNK_SHIFT);
-	}
-}
-
-int ph_lease_renew(struct pheap *h, uint64_t since)
-{
-	uint64_t chunk = 0, used;
-	struct ph_wal_buf b = {0};
-	struct ph_lease_set s;
-	int rc = ph_lease_start(h, 0, &s);
-
-	while (rc == 0) {
-		renew_collect(h, since, &chunk, &s);
-		used = ph_wal_tail(h) - __atomic_load_n(&h->coord->replay_lsn, __ATOMIC_ACQUIRE);
-		if (s.count == 0 || used > h->super.wal_size / 8 * 5)
-			break;
-		rc = images_build(h, &s, &b);
-		if (rc == 0)
-			rc = images_put(h, 0, &s, &b);
-	}
-	ph_wal_free(&b);
-	/* Who waits for one of them flushes what is there by then; here the rest. */
-	if (rc >= 0 && s.durable)
-		rc = ph_wal_wait(h, s.durable, h->lock_timeout_ns);
-	return rc > 0 ? 0 : rc;
 }
 
 int ph_lease_range(struct pheap *h, uint64_t word, uint64_t off, uint64_t n, uint64_t *ret_epoch)

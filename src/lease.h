@@ -37,10 +37,6 @@ int ph_lease_start(struct pheap *h, uint64_t word, struct ph_lease_set *s);
 int ph_lease_add(struct pheap *h, uint64_t word, struct ph_lease_set *s, uint64_t off, uint64_t n);
 int ph_lease_finish(struct pheap *h, uint64_t word, struct ph_lease_set *s);
 
-/* In a new epoch: the pages that were leased behind `since`, the epoch before, as long as the log has room: by large writes, before
- * somebody asks for them one by one. Errors are for whoever does. */
-int ph_lease_renew(struct pheap *h, uint64_t since);
-
 /* A record that says so, and the right to store it: chunk_count is changed outside of transactions. */
 int ph_lease_grow(struct pheap *h, uint64_t chunk_count);
 

@@ -152,38 +152,10 @@ int ph_tx_undo(pheap_tx *tx, uint64_t off, size_t n)
 	return tx->h->leased ? undo_leased(tx, off, n) : undo_log(tx, off, n);
 }
 
-/* The common case with a WAL: within a line of a page that is leased. False: nothing has been done, or more has to be. */
-static bool modify_line_leased(pheap_tx *tx, uint64_t off, size_t n)
-{
-	struct pheap *h = tx->h;
-	uint64_t epoch;
-
-	if (ph_cover_has_lines(&tx->cover, off, n))
-		return true;
-	if (!ph_lease_has(h, off, &epoch))
-		return false;
-	(void)ph_cover_line(&tx->cover, off, n);
-	undo_push(tx, off, n);
-	if (h->fenced)
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	else
-		ph_order();
-	if (__builtin_expect(__atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE) == epoch, 1) ||
-	    PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
-		return true;
-	ph_cover_clear(&tx->cover);
-	return false;
-}
-
 static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, size_t n)
 {
 	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
 	int rc = 0;
-
-	if (tx->modify_long == PH_LONG_LEASED && n - 1 <= 63 - off % 64 && off >= tx->h->data_off &&
-	    off < __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) && tx->log.count == 1 &&
-	    tx->log.next + sizeof(struct phd_record) + 64 <= tx->log.limit && modify_line_leased(tx, off, n))
-		return (void *)(uintptr_t)p;
 
 	if (!ph_heap_has(tx->h, off, n)) {
 		if (p)
@@ -202,6 +174,45 @@ static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, 
 		return NULL;
 	}
 	return (void *)(uintptr_t)p;
+}
+
+/* The common case with a WAL: within a line of a page that is leased. Else modify_long. */
+static __attribute__((noinline)) void *modify_leased(pheap_tx *tx, const void *p, size_t n)
+{
+	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base), epoch, lease;
+	const struct pheap *h = tx->h;
+
+	/* The old value and the lease word miss the cache together. */
+	__builtin_prefetch(p, 1);
+
+	if (__builtin_expect(
+		    tx->modify_long != PH_LONG_LEASED || n - 1 > 63 - off % 64 || off < h->data_off ||
+			    off >= __atomic_load_n(&h->data_end, __ATOMIC_RELAXED) || tx->log.count != 1 ||
+			    tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit,
+		    0))
+		return modify_long(tx, p, n);
+	epoch = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
+	lease = __atomic_load_n(&h->leases[(off - h->data_off) >> PHD_CHUNK_SHIFT].page, __ATOMIC_ACQUIRE);
+	if (__builtin_expect(epoch & 1 || lease <= epoch || lease > ph_wal_durable(h), 0))
+		return modify_long(tx, p, n);
+	if (ph_cover_line(&tx->cover, off, n))
+		return (void *)(uintptr_t)p;
+	if (n == 8)
+		undo_push(tx, off, 8);
+	else if (n == 64)
+		undo_push(tx, off, 64);
+	else
+		undo_push(tx, off, n);
+	/* As in undo_leased. */
+	if (__builtin_expect(h->fenced, 0))
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_order();
+	if (__builtin_expect(__atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE) == epoch, 1) ||
+	    PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
+		return (void *)(uintptr_t)p;
+	ph_cover_clear(&tx->cover);
+	return modify_long(tx, p, n);
 }
 
 /* Within one line, but of a length that is worth no code of its own. */
@@ -233,7 +244,7 @@ void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 				     off >= __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) ||
 				     tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit,
 			     0))
-		return modify_long(tx, p, n);
+		return modify_leased(tx, p, n);
 	if (n == 8) {
 		if (!ph_cover_line(&tx->cover, off, 8))
 			undo_push(tx, off, 8);
