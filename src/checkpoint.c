@@ -253,7 +253,7 @@ static struct phd_live *live_copy(const struct pheap *h, unsigned copy)
 
 static int live_sync(const struct pheap *h, unsigned copy)
 {
-	return ph_os->map_sync(h->map + copy * PHD_BLOCK_SIZE, PHD_BLOCK_SIZE);
+	return ph_os->map_sync(h->map + (uint64_t)copy * PHD_BLOCK_SIZE, PHD_BLOCK_SIZE);
 }
 
 /* The copy that is behind, so that the other is not on its way to the disk when the power goes. */

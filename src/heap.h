@@ -80,7 +80,7 @@ struct pheap {
 	/* One thread of the process at a time as itself: appends, flushes, makes a checkpoint. */
 	pthread_mutex_t append_lock, flush_lock, checkpoint_lock;
 	struct ph_keeper *keeper;
-	uint32_t bell; /* futex; 1: the keeper is wanted */
+	uint32_t bell;		    /* futex; 1: the keeper is wanted */
 	struct ph_alloc *alloc;	    /* alloc.c: partial runs, cursors */
 	struct ph_reserve *reserve; /* reserve.c */
 };

@@ -33,16 +33,17 @@ struct life {
 	uint16_t first, count, low;
 	/* Of the second member's object: what this life began with at least; durable, done, begun. */
 	uint16_t side_first, side_low, side_count, side_high;
-	bool sync;	    /* a commit that returned is durable */
-	bool process;	    /* no power safety: only a closed heap survives */
-	bool starting;	    /* the first object is being made */
-	bool closed;	    /* nobody is attached */
-	bool recovering;    /* what was found is not known yet */
-	bool exact;	    /* it began with a power recovery: only what that found may be found again */
-	bool acks;	    /* the commit under way acknowledges */
-	bool inside;	    /* the second member is acting inside of a call of the first */
-	pheap_tx *side_tx;  /* of the second member: open beside those of the first */
-	uint64_t side_lsn;  /* its commit `side_told` is durable when pheap_wait says so; 0: none is asked for */
+	bool sync;	   /* a commit that returned is durable */
+	bool process;	   /* no power safety: only a closed heap survives */
+	bool starting;	   /* the first object is being made */
+	bool closed;	   /* nobody is attached */
+	bool recovering;   /* what was found is not known yet */
+	bool exact;	   /* it began with a power recovery: only what that found may be found again */
+	bool acks;	   /* the commit under way acknowledges */
+	bool inside;	   /* the second member is acting inside of a call of the first */
+	pheap_tx *side_tx; /* of the second member: open beside those of the first */
+	uint64_t
+		side_lsn; /* its commit `side_told` is durable when pheap_wait says so; 0: none is asked for */
 	uint16_t side_told;
 	bool aims;	    /* the countdown begins when a lane is behind its commit point */
 	uint64_t countdown; /* atomic accesses until it does; 0: it does not */

@@ -6,6 +6,7 @@
 #include "support.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 TestSuite(persist, .timeout = 120);
 
@@ -61,6 +62,51 @@ Test(persist, a_list_over_many_opens)
 }
 
 /* The heap grows under the mapping; addresses stay. */
+static uint64_t checkpoint_count(pheap *h)
+{
+	struct pheap_stats stats;
+
+	OK(pheap_stats(h, &stats, sizeof(stats)));
+	return stats.checkpoint_count;
+}
+
+static pheap *heap_timed(uint32_t flags)
+{
+	struct pheap_options opt = PHEAP_OPTIONS_INIT;
+	pheap *h;
+
+	opt.durability = PHEAP_SYNC;
+	opt.epoch_ms = 50;
+	OK(pheap_open(scratch("timed"), PHEAP_CREATE | flags, &opt, &h));
+	return h;
+}
+
+/* SYNC: the journal has room, but the last checkpoint is long ago. */
+Test(persist, checkpoints_by_time)
+{
+	pheap *h = heap_timed(0);
+	uint64_t before;
+
+	list_push(h, 1);
+	before = checkpoint_count(h);
+	usleep(60000);
+	list_push(h, 2);
+	list_push(h, 3);
+	cr_assert_gt(checkpoint_count(h), before);
+	OK(pheap_close(h));
+	/* by a thread: nobody commits any more */
+	h = heap_timed(PHEAP_KEEPER);
+	list_push(h, 4);
+	before = checkpoint_count(h);
+	for (int i = 0; i < 10000 && checkpoint_count(h) == before; i++)
+		usleep(1000);
+	cr_assert_gt(checkpoint_count(h), before);
+	OK(pheap_close(h));
+	OK(pheap_open(scratch("timed"), PHEAP_KEEPER, NULL, &h));
+	cr_assert_eq(((const struct list *)pheap_find(h, "list"))->count, 4);
+	OK(pheap_close(h));
+}
+
 Test(persist, growth)
 {
 	struct pheap_options opt = test_options();

@@ -150,9 +150,9 @@ static void heap_again(uint64_t least, uint64_t most, int fn, int at)
 	if (!expect(rc == 0, "%s, call %d: the next open gives %d", fn_names[fn], at, rc))
 		return;
 	rc = look(h, &seen);
-	expect(rc == 0 && seen >= least && seen <= most,
-	       "%s, call %d: the value is %llu, not %llu to %llu", fn_names[fn], at, (unsigned long long)seen,
-	       (unsigned long long)least, (unsigned long long)most);
+	expect(rc == 0 && seen >= least && seen <= most, "%s, call %d: the value is %llu, not %llu to %llu",
+	       fn_names[fn], at, (unsigned long long)seen, (unsigned long long)least,
+	       (unsigned long long)most);
 	expect(change(h, 100) == 0 && look(h, &seen) == 0 && seen == 100, "%s, call %d: it does not go on",
 	       fn_names[fn], at);
 	expect(pheap_close(h) == 0, "%s, call %d: close", fn_names[fn], at);
