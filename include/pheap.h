@@ -36,7 +36,7 @@
  *	PHEAP_SYNC	the default: every commit that returned. Commits of all threads and processes that come
  *			together share one flush; pheap_commit_async does not wait for it
  *	PHEAP_EPOCH	all commits up to one of the last epoch_ms milliseconds (as long as somebody was attached), and
- *			none after it; nearly as fast as PHEAP_PROCESS. A thread of the library makes checkpoints
+ *			none after it; about half as long again as PHEAP_PROCESS. A thread of the library makes checkpoints
  *	PHEAP_PROCESS	nothing is promised: the heap is refused with PHEAP_EREBOOT, never silently opened;
  *			pheap-fsck decides. No flush is paid for
  * Checkpoints keep the journal from filling up. With SYNC a commit that finds it half full makes one before it returns, which

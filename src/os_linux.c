@@ -525,7 +525,10 @@ static int os_map_sync(void *address, size_t n)
 
 static int os_file_forget(int fd, void *address, size_t n)
 {
-	if (madvise(address, page_round(n), MADV_DONTNEED))
+	/* EINVAL: of a process that locks its memory. */
+	if (madvise(address, page_round(n), MADV_DONTNEED) &&
+	    (errno != EINVAL || munlock(address, page_round(n)) ||
+	     madvise(address, page_round(n), MADV_DONTNEED)))
 		return -errno;
 	return -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 }

@@ -239,6 +239,11 @@ int main(void)
 		for (int fn = 0; fn < FN_COUNT; fn++)
 			for (int at = 0; at < CALLS_MAX && round_run((uint32_t)level << 24, fn, at); at++)
 				;
+	/* Pages that are locked in memory are forgotten too. */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
+		(void)round_run(PHEAP_SYNC, FN_WRITE_SYNC, 0);
+	else
+		printf("skipped: a process that locks its memory: %s\n", strerror(errno));
 	unlink(path);
 	rmdir(folder);
 	printf("%d passed, %d failed\n", passed, failed);
