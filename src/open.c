@@ -448,6 +448,9 @@ static int heap_map(pheap *h)
 		return ph_error(NULL, rc,
 				"mapping %llu bytes failed: %s; is address space limited (ulimit -v)?",
 				(unsigned long long)h->super.size_max, pheap_strerror(rc));
+	ph_os->map_scattered(h->base, h->super.data_off);
+	if (h->map != h->base)
+		ph_os->map_scattered(h->map, h->super.data_off);
 	heap_point(h);
 	return 0;
 }

@@ -61,6 +61,8 @@ struct ph_os {
 	/* Mappings. MAP_SHARED, not inherited by fork. */
 	void *(*map)(void *address, size_t n, bool writable, int fd, bool fixed, int *ret_rc);
 	int (*unmap)(void *address, size_t n);
+	/* Advice: these pages of a mapping are used one by one, and holes are among them. */
+	void (*map_scattered)(void *address, size_t n);
 	int (*map_sync)(void *address, size_t n); /* these pages of a mapping are durable on return */
 	/* The kernel forgets what it has of the file, and the next look at it reads the disk; nobody else has it mapped. */
 	int (*file_forget)(int fd, void *address, size_t n);

@@ -516,6 +516,13 @@ static int os_unmap(void *address, size_t n)
 	return result(munmap(address, page_round(n)));
 }
 
+/* Reading ahead makes large folios, and the first store into one wants space for all of it, also for the holes in it; where the disk is
+ * full that is SIGBUS, at a page that has its space. */
+static void os_map_scattered(void *address, size_t n)
+{
+	(void)madvise(address, n, MADV_RANDOM);
+}
+
 static int os_map_sync(void *address, size_t n)
 {
 	size_t skip = (uintptr_t)address & (page_round(1) - 1);
@@ -695,6 +702,7 @@ const struct ph_os ph_os_linux = {
 	.lock_test = os_lock_test,
 	.map = os_map,
 	.unmap = os_unmap,
+	.map_scattered = os_map_scattered,
 	.map_sync = os_map_sync,
 	.file_forget = os_file_forget,
 	.futex_wait = os_futex_wait,

@@ -354,6 +354,11 @@ static void *m_map(void *address, size_t n, bool writable, int fd, bool fixed, i
 	return *ret_rc ? NULL : description(fd)->file->bytes;
 }
 
+static void m_map_scattered(void *address, size_t n)
+{
+	(void)address, (void)n;
+}
+
 static int m_unmap(void *address, size_t n)
 {
 	(void)address;
@@ -481,6 +486,7 @@ const struct ph_os memfile_os = {
 	.lock_test = m_lock_test,
 	.map = m_map,
 	.unmap = m_unmap,
+	.map_scattered = m_map_scattered,
 	.map_sync = m_map_sync,
 	.file_forget = m_file_forget,
 	.futex_wait = m_futex_wait,

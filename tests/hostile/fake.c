@@ -225,6 +225,11 @@ static void *fake_map(void *address, size_t n, bool writable, int fd, bool fixed
 	return p;
 }
 
+static void fake_map_scattered(void *address, size_t n)
+{
+	ph_os_linux.map_scattered(address, n);
+}
+
 static int fake_unmap(void *address, size_t n)
 {
 	int rc = ph_os_linux.unmap(address, n), fail_rc = fails(FN_UNMAP);
@@ -328,6 +333,7 @@ const struct ph_os fake_os = {
 	.lock_test = fake_lock_test,
 	.map = fake_map,
 	.unmap = fake_unmap,
+	.map_scattered = fake_map_scattered,
 	.map_sync = fake_map_sync,
 	.file_forget = fake_file_forget,
 	.yield = fake_yield,

@@ -326,8 +326,8 @@ static void wal_walk(const struct image *im, void (*fn)(struct phd_wal *w, uint6
 		uint64_t at_wal = lsn % s->wal_size;
 		struct phd_wal *w = at(im, s->wal_off + at_wal);
 
-		if (w->lsn != lsn || w->log_gen != c->log_gen || w->size < sizeof(*w) || w->size % 8 ||
-		    w->size > s->wal_size - at_wal)
+		if (lsn % 8 || w->lsn != lsn || w->log_gen != c->log_gen || w->size < sizeof(*w) ||
+		    w->size % 8 || w->size > s->wal_size - at_wal)
 			return;
 		fn(w, s->wal_off + at_wal, arg);
 		lsn += w->size;

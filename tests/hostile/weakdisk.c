@@ -411,6 +411,11 @@ static void *os_map(void *address, size_t n, bool writable, int fd, bool fixed, 
 	return p;
 }
 
+static void os_map_scattered(void *address, size_t n)
+{
+	(void)address, (void)n;
+}
+
 static int os_unmap(void *address, size_t n)
 {
 	int rc = ph_os_linux.unmap(address, n), fail_rc = fails(DISK_UNMAP);
@@ -540,6 +545,7 @@ const struct ph_os weakdisk_os = {
 	.lock_test = os_lock_test,
 	.map = os_map,
 	.unmap = os_unmap,
+	.map_scattered = os_map_scattered,
 	.map_sync = os_map_sync,
 	.file_forget = os_file_forget,
 	.yield = os_yield,
