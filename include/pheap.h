@@ -36,7 +36,7 @@
  *	PHEAP_SYNC	the default: every commit that returned. Commits of all threads and processes that come
  *			together share one flush; pheap_commit_async does not wait for it
  *	PHEAP_EPOCH	all commits up to one of the last epoch_ms milliseconds (as long as somebody was attached), and
- *			none after it; about half as long again as PHEAP_PROCESS. A thread of the library makes checkpoints
+ *			none after it; a fifth slower than PHEAP_PROCESS. A thread of the library makes checkpoints
  *	PHEAP_PROCESS	nothing is promised: the heap is refused with PHEAP_EREBOOT, never silently opened;
  *			pheap-fsck decides. No flush is paid for
  * Checkpoints keep the journal from filling up. With SYNC a commit that finds it half full makes one before it returns, which
@@ -226,7 +226,7 @@ struct pheap_options {
 	 * that never holds blocks and is enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to
 	 * 1 MiB. */
 	uint64_t journal_size;
-	/* Creation. EPOCH: milliseconds of commits that a power cut may take. 0: 1000. SYNC: milliseconds after which a commit
+	/* Creation. EPOCH: milliseconds of commits that a power cut may take. 0: 5000. SYNC: milliseconds after which a commit
 	 * makes a checkpoint though the journal has room, so that recovery has little to do. 0: 30000. */
 	uint32_t epoch_ms;
 	/* Milliseconds until a wait for somebody who lives is -ETIMEDOUT, for all threads of this

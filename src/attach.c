@@ -427,6 +427,7 @@ static int fence_choose(struct pheap *h)
 			"this process may not call membarrier(2) (seccomp?), on which the processes that have the "
 			"heap open rely; allow the call, or open the heap here first");
 	h->fenced = rc != 0 || (!alone && all_fence);
+	h->long_way = ph_tx_long_way(h);
 	return 0;
 }
 

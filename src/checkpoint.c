@@ -17,8 +17,6 @@
 #include "word.h"
 
 #define NAP_NS 1000000ull
-#define EPOCH_MS 1000u /* what 0 stands for */
-#define SYNC_MS 30000u
 #define STEAL_AFTER_NS 200000000ull /* a checkpoint that takes longer is made by somebody else as well */
 #define SWITCH_TRIES 1000u
 #define LOOK_TRIES 100u
@@ -361,9 +359,7 @@ bool ph_checkpoint_wanted(const struct pheap *h)
 
 uint64_t ph_checkpoint_epoch_ns(const struct pheap *h)
 {
-	uint32_t default_ms = h->super.durability == PHEAP_SYNC >> 24 ? SYNC_MS : EPOCH_MS;
-
-	return (h->super.epoch_ms ? h->super.epoch_ms : default_ms) * 1000000ull;
+	return PHD_EPOCH_MS(&h->super) * 1000000ull;
 }
 
 /* By the clock of the last flush: it costs no look at another one. */

@@ -65,7 +65,7 @@ static inline bool ph_cover_line(struct ph_cover *c, uint64_t off, size_t n)
 {
 	struct ph_cover_line *line = &c->lines[off / 64 % PH_COVER_LINES];
 	uint64_t tag = off / 64 << 24 | c->stamp;
-	uint64_t mask = ph_cover_mask((unsigned)(off % 64), n);
+	uint64_t mask = n == 64 ? ~0ull : ph_cover_mask((unsigned)(off % 64), n); /* 64: a whole one */
 
 	if (line->tag != tag) {
 		line->tag = tag;

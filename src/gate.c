@@ -32,7 +32,7 @@ static void switcher_wake(struct pheap *h)
 
 void ph_gate_leave_slow(pheap_tx *tx)
 {
-	if (tx->gate == PHD_MODE_EXCLUSIVE && !ph_word_drop_quiet(&tx->h->coord->writer, tx->word))
+	if (tx->gate == PH_GATE_WRITER && !ph_word_drop_quiet(&tx->h->coord->writer, tx->word))
 		ph_word_release_lock(&tx->h->coord->writer, tx->word);
 	switcher_wake(tx->h);
 }
@@ -296,7 +296,7 @@ int ph_gate_enter_slow(pheap_tx *tx, bool nowait)
 		if (tx->mode == PHD_MODE_EXCLUSIVE && start_ns == 0 &&
 		    __atomic_load_n(&tx->h->coord->gate, __ATOMIC_ACQUIRE) == PHD_MODE_EXCLUSIVE &&
 		    ph_word_take_free_lock(&tx->h->coord->writer, tx->word)) {
-			tx->gate = PHD_MODE_EXCLUSIVE;
+			tx->gate = PH_GATE_WRITER;
 			if (nowait || !bias_due(tx))
 				return 0;
 			start_ns = ph_os->clock_ns();
@@ -305,12 +305,14 @@ int ph_gate_enter_slow(pheap_tx *tx, bool nowait)
 			if (start_ns == 0)
 				start_ns = ph_os->clock_ns();
 			rc = gate_pass(tx, nowait, start_ns);
-			if (rc == 0 && tx->gate == PHD_MODE_EXCLUSIVE)
+			if (rc == 0 && tx->gate == PHD_MODE_EXCLUSIVE) {
 				rc = writer_take(tx, nowait, start_ns);
+				tx->gate = PH_GATE_WRITER;
+			}
 		}
 		tx->extras |= tx->h->reap_due;
 		if (rc <= 0)
 			return rc;
-		ph_gate_announce(tx, tx->h, tx->mode);
+		ph_gate_announce(tx, tx->mode, tx->h->fenced);
 	}
 }

@@ -27,38 +27,37 @@
 #include "tx.h"
 #include "word.h"
 
+/* tx->gate of who holds the writer word: no value of the gate, so that it leaves by the long way. */
+#define PH_GATE_WRITER UINT64_MAX
+
 /* Makes the lane active in tx->mode. 0, -EAGAIN (nowait), -ETIMEDOUT, errors of recovery; on error the lane
  * is idle. */
 int ph_gate_enter_slow(pheap_tx *tx, bool nowait);
 void ph_gate_leave_slow(pheap_tx *tx); /* gives the writer word back, and wakes */
 
-static inline void ph_gate_announce(pheap_tx *tx, const struct pheap *h, uint32_t mode)
+static inline void ph_gate_announce(const pheap_tx *tx, uint32_t mode, bool fenced)
 {
 	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, mode, PHD_STEP_ACTIVE), __ATOMIC_RELEASE);
-	if (__builtin_expect(h->fenced, 0))
+	if (__builtin_expect(fenced, 0))
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	else
 		ph_order(); /* the switcher's membarrier makes this a full barrier when it matters (G2) */
 }
 
-/* mode is tx->mode, as a constant where the caller knows it. */
-static inline int ph_gate_enter(pheap_tx *tx, const struct pheap *h, uint32_t mode, bool nowait)
+/* mode is tx->mode, as a constant where the caller knows it. False: to be entered slowly. */
+static inline bool ph_gate_enter(pheap_tx *tx, uint32_t mode, bool fenced)
 {
-	uint64_t wanted = mode == PHD_MODE_EXCLUSIVE ? PHD_GATE_BIAS(tx->lane_idx) : mode;
+	uint64_t wanted = mode == PHD_MODE_EXCLUSIVE ? tx->bias : mode;
 
-	ph_gate_announce(tx, h, mode);
+	ph_gate_announce(tx, mode, fenced);
 	tx->gate = wanted;
-	if (__builtin_expect(__atomic_load_n(&h->coord->gate, __ATOMIC_ACQUIRE) == wanted, 1))
-		return 0;
-	return ph_gate_enter_slow(tx, nowait);
+	return __builtin_expect(__atomic_load_n(&tx->coord->gate, __ATOMIC_ACQUIRE) == wanted, 1);
 }
 
 /* After idle. A gate that is not what let us in: somebody waits for us, or the writer word is ours. */
 static inline void ph_gate_leave(pheap_tx *tx)
 {
-	if (__builtin_expect(__atomic_load_n(&tx->h->coord->gate, __ATOMIC_RELAXED) != tx->gate ||
-				     tx->gate == PHD_MODE_EXCLUSIVE,
-			     0))
+	if (__builtin_expect(__atomic_load_n(&tx->coord->gate, __ATOMIC_RELAXED) != tx->gate, 0))
 		ph_gate_leave_slow(tx);
 }
 

@@ -44,6 +44,7 @@ struct pheap {
 	struct phd_words *words;
 	char *ring; /* this and the next two: with a WAL only */
 	struct phd_lease *leases;
+	uintptr_t lease_origin; /* where the lease of the page at offset 0 would be */
 	struct phd_table_lease *table_leases;
 	char *data;
 	uint64_t data_off;
@@ -59,7 +60,8 @@ struct pheap {
 	bool forked;	/* this is the child of the process that opened it */
 	bool deferring; /* signals wait for the ends of transactions */
 	bool plain_pad[3];
-	bool leased; /* it has a WAL: stores need leases, commits a record */
+	bool leased;	  /* it has a WAL: stores need leases, commits a record */
+	uint8_t long_way; /* what transactions begin with: 0, PH_LONG_SYNC, PH_LONG_EPOCH; or 1: it must fence */
 	int fd;
 	uint32_t ref_count; /* opens of the same file in this process */
 	uint64_t dev, inode;

@@ -73,7 +73,7 @@ struct phd_super {
 	/* 0x040 */ uint32_t durability;    /* 1 PROCESS, 2 EPOCH, 3 SYNC */
 	/* 0x044 */ uint32_t chunk_shift;   /* 12 */
 	/* 0x048 */ uint64_t fixed_base;    /* address of the mapping, 0: any */
-	/* 0x050 */ uint32_t epoch_ms;
+	/* 0x050 */ uint32_t epoch_ms;	    /* 0: PHD_EPOCH_MS says what is meant */
 	/* 0x054 */ uint32_t member_count;
 	/* 0x058 */ uint32_t lane_count;
 	/* 0x05c */ uint32_t stripe_count;  /* user stripes, a power of two; one more follows them, for
@@ -104,6 +104,13 @@ struct phd_super {
 	/* 0x1fc */ uint32_t crc;	    /* CRC32C of bytes 0x000..0x1fb */
 };
 static_assert(sizeof(struct phd_super) == PHD_SECTOR_SIZE, "one sector");
+/* As long as ext4's commit interval: what a checkpoint costs is then some percent of a busy heap's time. */
+#define PHD_EPOCH_MS_DEFAULT 5000u
+#define PHD_EPOCH_MS_DEFAULT_SYNC 30000u
+#define PHD_EPOCH_MS(super) \
+	((super)->epoch_ms         ? (super)->epoch_ms \
+	 : (super)->durability == 3 ? PHD_EPOCH_MS_DEFAULT_SYNC \
+				    : PHD_EPOCH_MS_DEFAULT)
 
 /* J. Two copies, written by pwrite in turn under the gate; the valid one with the higher seq counts. */
 struct phd_state {

@@ -43,11 +43,18 @@ int ph_lease_grow(struct pheap *h, uint64_t chunk_count);
 /* Space that nothing in the log knows of, so that it can be stored to without a lease: whole chunks. */
 bool ph_lease_free(const struct pheap *h, uint64_t chunk, uint64_t count);
 
+/* Of a page of the data. */
+static inline uint64_t *ph_lease_data(const struct pheap *h, uint64_t off)
+{
+	return &((struct phd_lease *)(h->lease_origin + (off >> PHD_CHUNK_SHIFT) * sizeof(struct phd_lease)))
+			->page;
+}
+
 /* The word of the page at off, which is of kind A. */
 static inline uint64_t *ph_lease_word(const struct pheap *h, uint64_t off)
 {
 	if (off >= h->data_off)
-		return &h->leases[(off - h->data_off) >> PHD_CHUNK_SHIFT].page;
+		return ph_lease_data(h, off);
 	if (off >= h->super.bits_off)
 		return &h->table_leases[(off - h->super.bits_off) / PHD_BLOCK_SIZE].bits;
 	if (off >= h->super.desc_off)

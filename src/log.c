@@ -100,6 +100,8 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 	if (!PH_MUTANT(PH_MUTANT_EXT_UNLINKED))
 		__atomic_store_n(segment_link(tx, log->count - 1), ph_chunk_off(h, chunk), __ATOMIC_RELEASE);
 	log->ext_set = true;
+	if (h->leased)
+		tx->extras = tx->modify_long = 1;
 	log->segments[log->count++] = (struct ph_segment){
 		.start = (char *)(ext + 1),
 		.base = log->end,

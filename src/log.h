@@ -28,8 +28,9 @@ struct ph_segment {
 struct ph_log {
 	char *next;		     /* where the next record goes */
 	char *limit;		     /* end of the current segment */
-	uint64_t end, last;	     /* as in the used word */
+	uint64_t end;		     /* as in the used word */
 	char *first, *first_limit;   /* of the lane's own log */
+	uint64_t last;		     /* as in the used word */
 	struct ph_segment *segments; /* segments[0] is the lane's own log */
 	uint32_t count, room;
 	bool ext_set; /* lane->ext_off is not 0 */
@@ -67,28 +68,42 @@ static inline char *ph_record_payload(const struct phd_record *r)
 	return (char *)(uintptr_t)(r + 1);
 }
 
-/* Makes the record at log->next part of the log. The payload is already there. Returns its position. */
-static inline uint64_t ph_log_push(struct ph_log *log, struct phd_lane *lane, uint64_t target, size_t n)
+/* Makes the record at log->next part of the log; copies: with the payload at `from`; else it is there already. Returns its position. */
+static inline __attribute__((always_inline)) uint64_t ph_log_add(struct ph_log *log, struct phd_lane *lane,
+								 uint64_t target, const void *from,
+								 bool copies, size_t n)
 {
-	struct phd_record *r = (struct phd_record *)(void *)log->next;
+	/* In locals: a payload may be anything to the compiler, these too. */
+	char *next = log->next;
+	struct phd_record *r = (struct phd_record *)(void *)next;
 	uint64_t units = ph_log_units(n), position = log->end;
+	uint32_t prev = (uint32_t)(position - log->last);
 
 	if (PH_MUTANT(PH_MUTANT_USED_EARLY))
 		__atomic_store_n(&lane->used, PHD_USED(position + units, position), __ATOMIC_RELEASE);
-	r->target = target;
-	r->size = (uint32_t)n;
-	r->prev = (uint32_t)(position - log->last);
-	log->next += units * 8;
+	log->next = next + units * 8;
 	log->end = position + units;
 	log->last = position;
+	r->target = target;
+	r->size = (uint32_t)n;
+	r->prev = prev;
+	if (copies && __builtin_constant_p(n))
+		memcpy(r + 1, from, n);
+	else if (copies)
+		ph_copy((char *)(r + 1), from, n);
 	/* ORDER(undo-used): the whole record before `used` past it. Crash between: the record is not seen,
 	 * and the bytes it stands for have not been touched. Pairs with log.c:ph_log_load. */
 	__atomic_store_n(&lane->used,
-			 PH_MUTANT(PH_MUTANT_USED_LATE) ? PHD_USED(position, position - r->prev)
+			 PH_MUTANT(PH_MUTANT_USED_LATE) ? PHD_USED(position, position - prev)
 							: PHD_USED(position + units, position),
 			 __ATOMIC_RELEASE);
 	ph_order();
 	return position;
+}
+
+static inline uint64_t ph_log_push(struct ph_log *log, struct phd_lane *lane, uint64_t target, size_t n)
+{
+	return ph_log_add(log, lane, target, NULL, false, n);
 }
 
 /* Before the lane becomes active. */

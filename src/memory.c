@@ -58,23 +58,17 @@ static __attribute__((noinline)) int undo_pieces(pheap_tx *tx, uint64_t off, siz
 }
 
 /* The caller saw that the record fits. */
-static inline void undo_push(pheap_tx *tx, uint64_t off, size_t n)
+static inline __attribute__((always_inline)) void undo_push(pheap_tx *tx, uint64_t off, const void *old,
+							    size_t n)
 {
-	const char *old = tx->h->map + off;
-	char *payload = tx->log.next + sizeof(struct phd_record);
-
-	if (__builtin_constant_p(n))
-		memcpy(payload, old, n);
-	else
-		ph_copy(payload, old, n);
-	ph_log_push(&tx->log, tx->lane, PHD_REC_TARGET(PHD_REC_UNDO, off), n);
+	(void)ph_log_add(&tx->log, tx->lane, PHD_REC_TARGET(PHD_REC_UNDO, off), old, true, n);
 }
 
 static int undo_append(pheap_tx *tx, uint64_t off, size_t n)
 {
 	if (n > (size_t)1 << 20 || ph_log_units(n) * 8 > (uint64_t)(tx->log.limit - tx->log.next))
 		return undo_pieces(tx, off, n);
-	undo_push(tx, off, n);
+	undo_push(tx, off, tx->h->map + off, n);
 	return 0;
 }
 
@@ -176,53 +170,84 @@ static __attribute__((noinline)) void *modify_long(pheap_tx *tx, const void *p, 
 	return (void *)(uintptr_t)p;
 }
 
-/* The common case with a WAL: within a line of a page that is leased. Else modify_long. */
-static __attribute__((noinline)) void *modify_leased(pheap_tx *tx, const void *p, size_t n)
+/* Within one line of the heap (n = 0 wraps to a large number), and room for any such record. */
+static inline __attribute__((always_inline)) bool is_short(const pheap_tx *tx, uint64_t off, size_t n)
 {
-	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base), epoch, lease;
-	const struct pheap *h = tx->h;
+	return __builtin_expect(n - 1 <= 63 - off % 64 && off >= tx->h->data_off &&
+					off < __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) &&
+					tx->log.next + sizeof(struct phd_record) + 64 <= tx->log.limit,
+				1);
+}
 
-	/* The old value and the lease word miss the cache together. */
-	__builtin_prefetch(p, 1);
+/* n: a constant where it pays. */
+static inline __attribute__((always_inline)) void *modify_line(pheap_tx *tx, uint64_t off, const void *p,
+							       size_t n)
+{
+	if (!ph_cover_line(&tx->cover, off, n))
+		undo_push(tx, off, p, n);
+	/* ORDER(used-store): `used` is past the record before the caller can store. Crash between: the old
+	 * bytes are put back over themselves. Pairs with
+	 * log.c:ph_log_undo. */
+	return (void *)(uintptr_t)p;
+}
 
-	if (__builtin_expect(
-		    tx->modify_long != PH_LONG_LEASED || n - 1 > 63 - off % 64 || off < h->data_off ||
-			    off >= __atomic_load_n(&h->data_end, __ATOMIC_RELAXED) || tx->log.count != 1 ||
-			    tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit,
-		    0))
-		return modify_long(tx, p, n);
-	epoch = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
-	lease = __atomic_load_n(&h->leases[(off - h->data_off) >> PHD_CHUNK_SHIFT].page, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(epoch & 1 || lease <= epoch || lease > ph_wal_durable(h), 0))
-		return modify_long(tx, p, n);
-	if (ph_cover_line(&tx->cover, off, n))
-		return (void *)(uintptr_t)p;
-	if (n == 8)
-		undo_push(tx, off, 8);
-	else if (n == 64)
-		undo_push(tx, off, 64);
-	else
-		undo_push(tx, off, n);
-	/* As in undo_leased. */
-	if (__builtin_expect(h->fenced, 0))
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	else
-		ph_order();
-	if (__builtin_expect(__atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE) == epoch, 1) ||
-	    PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
-		return (void *)(uintptr_t)p;
-	ph_cover_clear(&tx->cover);
+static __attribute__((noinline)) void *modify_line_any(pheap_tx *tx, uint64_t off, const void *p, size_t n)
+{
+	return modify_line(tx, off, p, n);
+}
+
+/* Another epoch has begun, or begins: the lease was none. */
+static __attribute__((noinline)) void *modify_again(pheap_tx *tx, const void *p, size_t n)
+{
+	ph_cover_clear(&tx->cover); /* C1 */
 	return modify_long(tx, p, n);
 }
 
-/* Within one line, but of a length that is worth no code of its own. */
-static __attribute__((noinline)) void *modify_line(pheap_tx *tx, const void *p, size_t n)
+/* As modify_line, with a WAL; who fences does not come here. Without calls on the way, so that no register is saved: while a line
+ * comes from memory the processor looks ahead by a number of instructions, and what is saved here is the start of the next
+ * transaction. */
+static inline __attribute__((always_inline)) void *modify_line_leased(pheap_tx *tx, uint64_t off,
+								      const void *p, size_t n)
 {
-	uint64_t off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
+	const struct pheap *h = tx->h;
+	const struct phd_coord *c = tx->coord;
+	uint64_t epoch = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE), lease;
 
-	if (!ph_cover_line(&tx->cover, off, n))
-		undo_push(tx, off, n);
-	return (void *)(uintptr_t)p;
+	lease = __atomic_load_n(ph_lease_data(h, off), __ATOMIC_ACQUIRE);
+	if (__builtin_expect(lease <= epoch || lease > __atomic_load_n(&c->durable, __ATOMIC_ACQUIRE), 0))
+		return modify_long(tx, p, n);
+	if (ph_cover_line(&tx->cover, off, n))
+		return (void *)(uintptr_t)p;
+	undo_push(tx, off, p, n);
+	/* As in undo_leased; an odd epoch is never the lease's. */
+	if (__builtin_expect(__atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE) == (epoch & ~1ull), 1) ||
+	    PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
+		return (void *)(uintptr_t)p;
+	return modify_again(tx, p, n);
+}
+
+/* The caller saw that it is short, and that the way is long. */
+static inline __attribute__((always_inline)) void *modify_other(pheap_tx *tx, uint64_t off, const void *p,
+								size_t n)
+{
+	if (__builtin_expect(tx->modify_long & 1, 0))
+		return modify_long(tx, p, n);
+	return modify_line_leased(tx, off, p, n);
+}
+
+static __attribute__((noinline)) void *modify_other_8(pheap_tx *tx, uint64_t off, const void *p)
+{
+	return modify_other(tx, off, p, 8);
+}
+
+static __attribute__((noinline)) void *modify_other_64(pheap_tx *tx, uint64_t off, const void *p)
+{
+	return modify_other(tx, off, p, 64);
+}
+
+static __attribute__((noinline)) void *modify_other_any(pheap_tx *tx, uint64_t off, const void *p, size_t n)
+{
+	return modify_other(tx, off, p, n);
 }
 
 static __attribute__((noinline)) void *modify_refuse(pheap_tx *tx)
@@ -235,29 +260,18 @@ void *pheap_modify(pheap_tx *tx, const void *p, size_t n)
 {
 	uint64_t off;
 
+	/* First: a line that is not in the cache takes longer than all that follows. */
+	__builtin_prefetch(p, 1);
 	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0))
 		return modify_refuse(tx);
 	off = (uint64_t)((uintptr_t)p - (uintptr_t)tx->base);
-	/* Within one line of the heap (n = 0 wraps to a large number), nothing special pending, room for
-	 * any such record. */
-	if (__builtin_expect(n - 1 > 63 - off % 64 || tx->modify_long || off < tx->h->data_off ||
-				     off >= __atomic_load_n(&tx->h->data_end, __ATOMIC_RELAXED) ||
-				     tx->log.next + sizeof(struct phd_record) + 64 > tx->log.limit,
-			     0))
-		return modify_leased(tx, p, n);
-	if (n == 8) {
-		if (!ph_cover_line(&tx->cover, off, 8))
-			undo_push(tx, off, 8);
-	} else if (n == 64) {
-		if (!ph_cover_line(&tx->cover, off, 64))
-			undo_push(tx, off, 64);
-	} else {
-		return modify_line(tx, p, n);
-	}
-	/* ORDER(used-store): `used` is past the record before the caller can store. Crash between: the old
-	 * bytes are put back over themselves. Pairs with
-	 * log.c:ph_log_undo. */
-	return (void *)(uintptr_t)p;
+	if (!is_short(tx, off, n))
+		return modify_long(tx, p, n);
+	if (n == 8)
+		return tx->modify_long ? modify_other_8(tx, off, p) : modify_line(tx, off, p, 8);
+	if (n == 64)
+		return tx->modify_long ? modify_other_64(tx, off, p) : modify_line(tx, off, p, 64);
+	return tx->modify_long ? modify_other_any(tx, off, p, n) : modify_line_any(tx, off, p, n);
 }
 
 int pheap_store(pheap_tx *tx, const void *dst, const void *src, size_t n)

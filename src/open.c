@@ -98,6 +98,7 @@ static void handle_put(pheap *h)
 	free(h->path);
 	h->path = NULL;
 	h->magic = 0;
+	h->id = UINT64_MAX;
 	h->base = NULL;
 	cds_list_add(&h->node, &handles);
 }
@@ -422,6 +423,7 @@ static void heap_point(pheap *h)
 	h->leased = ph_super_has_wal(super);
 	h->ring = map + super->ring_off;
 	h->leases = (void *)(map + super->lease_off);
+	h->lease_origin = (uintptr_t)h->leases - (super->data_off >> PHD_CHUNK_SHIFT) * sizeof(*h->leases);
 	h->table_leases = (void *)(map + super->table_lease_off);
 	h->data_off = super->data_off;
 	h->data_end = super->data_off;

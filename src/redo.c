@@ -319,6 +319,31 @@ int ph_redo_append(pheap_tx *tx)
 	return rc;
 }
 
+/* Something of this epoch, or of the one that begins at this LSN, is not in a checkpoint. Never lowered: who comes late would hide
+ * what others have done since. */
+static void changed_raise(struct pheap *h, uint64_t epoch)
+{
+	uint64_t seen = __atomic_load_n(&h->coord->changed, __ATOMIC_RELAXED);
+
+	while (seen < epoch && !__atomic_compare_exchange_n(&h->coord->changed, &seen, epoch, false,
+							    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		;
+}
+
+void ph_redo_ticket_any(pheap_tx *tx)
+{
+	struct pheap *h = tx->h;
+	uint64_t epoch;
+
+	ph_order();
+	epoch = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
+	if (epoch & 1)
+		epoch = __atomic_load_n(&h->coord->switch_lsn, __ATOMIC_ACQUIRE);
+	epoch &= ~1ull;
+	tx->lsn = epoch + 8;
+	changed_raise(h, epoch);
+}
+
 /* 0: through the commit point, in the epoch; 1: it is another one, or is being switched. Operations follow it, to pages that are
  * leased in the epoch; so it is not enough to be seen on one side of the switch or on the other. The lane says that it looks:
  * either the epoch's bit is seen here, or the lane is seen looking, and who switches waits for what becomes of it; not for ever,
@@ -344,7 +369,7 @@ static int state_commit(pheap_tx *tx, uint64_t epoch)
 	    now != epoch)
 		return 1;
 	tx->lsn = (epoch & ~1ull) + 8;
-	ph_redo_changed(tx->h, epoch & ~1ull);
+	changed_raise(tx->h, epoch & ~1ull);
 	return 0;
 }
 

@@ -16,46 +16,34 @@
  * happened, and the transaction is to be undone. Without a change there is no record: tx->lsn is the log's end. */
 int ph_redo_append(pheap_tx *tx);
 
-/* EPOCH: something of this epoch, or of the one that begins at this LSN, is not in a checkpoint. Never lowered: who comes late
- * would hide what others have done since. */
-static inline void ph_redo_changed(struct pheap *h, uint64_t epoch)
-{
-	uint64_t seen = __atomic_load_n(&h->coord->changed, __ATOMIC_RELAXED);
-
-	while (__builtin_expect(seen < epoch, 0) &&
-	       !__atomic_compare_exchange_n(&h->coord->changed, &seen, epoch, false, __ATOMIC_ACQ_REL,
-					    __ATOMIC_RELAXED))
-		;
-}
-
 /* EPOCH, nothing but undo: may it go idle? Not while the epoch is being switched: lanes are copied one after the other, and who
  * depends on this one could be seen idle behind it, when this one was seen active. If the bit is set just behind this look, who
  * depends on it finds it idle behind that, and looks in vain. */
-static inline bool ph_redo_look(const pheap_tx *tx)
+static inline bool ph_redo_look(uint64_t epoch)
 {
-	return !(__atomic_load_n(&tx->h->coord->epoch, __ATOMIC_ACQUIRE) & 1) ||
-	       PH_MUTANT(PH_MUTANT_LOOK_NONE);
+	return !(epoch & 1) || PH_MUTANT(PH_MUTANT_LOOK_NONE);
 }
 
 /* Just idle: which checkpoint has it? Who switches sets switch_lsn and the epoch's bit, has all members fence, and copies the
  * lanes. So either the bit is not seen here, and the lane was seen idle: the checkpoint of that switch has it. Or it is: the lane
- * was perhaps seen active, and its undo copied, so only the next checkpoint has it for sure. Pairs with
- * checkpoint.c:switch_locked. */
-static inline void ph_redo_ticket(pheap_tx *tx)
-{
-	struct pheap *h = tx->h;
-	uint64_t epoch;
+ * was perhaps seen active, and its undo copied, so only the next checkpoint has it for sure. A caller that fences has done so.
+ * Pairs with checkpoint.c:switch_locked. */
+void ph_redo_ticket_any(pheap_tx *tx);
 
-	if (__builtin_expect(h->fenced, 0))
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+/* With what the look saw: the common case is that nothing has changed since, and that others have changed something in this
+ * epoch before. */
+static inline void ph_redo_ticket(pheap_tx *tx, uint64_t epoch)
+{
+	const struct phd_coord *c = tx->coord;
+
+	ph_order();
+	if (__builtin_expect(__atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE) == epoch &&
+				     __atomic_load_n(&c->changed, __ATOMIC_RELAXED) >= epoch &&
+				     !PH_MUTANT(PH_MUTANT_LOOK_NONE),
+			     1))
+		tx->lsn = epoch + 8; /* above this epoch, not above the next */
 	else
-		ph_order();
-	epoch = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(epoch & 1, 0))
-		epoch = __atomic_load_n(&h->coord->switch_lsn, __ATOMIC_ACQUIRE);
-	epoch &= ~1ull;
-	tx->lsn = epoch + 8; /* above this epoch, not above the next */
-	ph_redo_changed(h, epoch);
+		ph_redo_ticket_any(tx);
 }
 
 /* EPOCH: through the commit point, which is the lane's step as without a WAL. */

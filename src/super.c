@@ -27,6 +27,10 @@
 #define WAL_SIZE_COMMON (16 * MIB)
 #define FIXED_BASE_ALIGN (2 * MIB)
 #define LSN_LIMIT (1ull << 62)
+/* A load whose address has the low 12 bits of a store that waits for a line from memory waits with it on x86: a lane's log begins
+ * with a page, and what every transaction looks at is not to be at the same place of another. */
+#define COORD_SHIFT (PHD_BLOCK_SIZE / 2)
+#define COORD_SHIFT_MIN (1ull << 20) /* bytes of a heap; a smaller one would rather have the space */
 #define LANE_GEN_LIMIT_MAX (1ull << 47)
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
@@ -163,6 +167,8 @@ static void plan_fixed_regions(struct phd_super *super)
 	uint64_t end;
 
 	super->coord_off = 2ull * PHD_BLOCK_SIZE;
+	if (super->size_max >= COORD_SHIFT_MIN)
+		super->coord_off += COORD_SHIFT;
 	super->member_off = super->coord_off + sizeof(struct phd_coord);
 	super->stripe_off = super->member_off + super->member_count * sizeof(struct phd_member);
 	super->lane_off = super->stripe_off + (super->stripe_count + 1ull) * sizeof(struct phd_stripe);

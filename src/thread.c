@@ -110,6 +110,7 @@ static int lane_try(pheap_tx *tx)
 					"lane %u is free but not idle; run pheap-fsck on the file", i);
 		tx->lane = lane;
 		tx->lane_idx = i;
+		tx->bias = PHD_GATE_BIAS(i);
 		tx->gen = PHD_STATE_GEN(state);
 		if (tx->gen == 0) /* generation 0 is what an empty word says */
 			tx->gen = 1;
@@ -254,9 +255,10 @@ static pheap_tx *tx_make(pheap *h, int *ret_rc)
 	if (!tx)
 		return NULL;
 	tx->h = h;
+	tx->coord = h->coord;
 	tx->base = h->base;
 	tx->thread = &ph_thread;
-	tx->extras = tx->modify_long = h->leased ? PH_LONG_LEASED : 0;
+	tx->extras = tx->modify_long = h->long_way;
 	if (!ph_room(&tx->log.segments, &tx->log.room, 2, sizeof(*tx->log.segments)) ||
 	    !ph_room(&tx->stripes, &tx->stripe_room, STRIPES_KEPT, sizeof(*tx->stripes)))
 		goto fail;

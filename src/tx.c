@@ -106,7 +106,7 @@ static void tables_clear(pheap_tx *tx)
 		ph_defer_clear(tx);
 	tx->applies = tx->has_frees = false;
 	tx->fresh = 0;
-	tx->extras = tx->modify_long = tx->h->leased ? PH_LONG_LEASED : 0;
+	tx->extras = tx->modify_long = tx->h->long_way;
 }
 
 /* The lane becomes idle, which frees all words of the transaction at once. */
@@ -167,8 +167,11 @@ static int commit_logged(pheap_tx *tx)
 		ph_log_apply(tx->h, &tx->log);
 	ph_order();
 	lane_end(tx);
-	if (tx->h->super.durability == PHEAP_EPOCH >> 24 && tx->log.end && !tx->applies)
-		ph_redo_ticket(tx);
+	if (tx->h->super.durability == PHEAP_EPOCH >> 24 && tx->log.end && !tx->applies) {
+		if (tx->h->fenced)
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		ph_redo_ticket_any(tx);
+	}
 	return 0;
 }
 
@@ -300,11 +303,18 @@ static void signals_leave(pheap_tx *tx)
 		ph_signals_leave();
 }
 
-/* A generation that no power cut could tell from an older one is at hand only below the limit. */
-static inline bool gens_used_up(const pheap *h, const pheap_tx *tx)
+/* A generation that no power cut could tell from an older one is at hand only below the limit, which is only raised. */
+static int gens_get(pheap *h, pheap_tx *tx)
 {
-	return h->leased &&
-	       __atomic_load_n(&h->coord->lane_gen_limit, __ATOMIC_RELAXED) - tx->gen < LANE_GENS_LEFT;
+	int rc = 0;
+
+	tx->gen_end = UINT64_MAX;
+	if (h->leased) {
+		if (__atomic_load_n(&h->coord->lane_gen_limit, __ATOMIC_RELAXED) - tx->gen < LANE_GENS_LEFT)
+			rc = ph_checkpoint(h);
+		tx->gen_end = __atomic_load_n(&h->coord->lane_gen_limit, __ATOMIC_RELAXED) - LANE_GENS_LEFT;
+	}
+	return rc;
 }
 
 static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_tx **ret)
@@ -337,8 +347,8 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 		ph_signals_leave();
 		return begin_nested(tx, flags, ret);
 	}
-	if (tx->lane && gens_used_up(h, tx)) {
-		rc = ph_checkpoint(h);
+	if (tx->lane && tx->gen >= tx->gen_end) {
+		rc = gens_get(h, tx);
 		if (rc) {
 			if (defers)
 				ph_signals_leave();
@@ -347,18 +357,19 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	}
 	tx->mode = mode_of(flags);
 	tx->read_only = (flags & PHEAP_READ) != 0;
-	tx->extras = tx->lane == NULL ? 1 : h->leased ? PH_LONG_LEASED : 0;
+	tx->extras = tx->lane == NULL ? 1 : h->long_way;
 	tx->defers_signals = defers;
 	if (tx->lane) {
 		lane_begin(tx);
-		rc = ph_gate_enter(tx, h, tx->mode, (flags & PHEAP_NOWAIT) != 0);
+		if (!ph_gate_enter(tx, tx->mode, h->fenced))
+			rc = ph_gate_enter_slow(tx, (flags & PHEAP_NOWAIT) != 0);
 		if (rc) {
 			signals_leave(tx);
 			return rc;
 		}
 	}
 	tx->extras |= tx->defers_signals;
-	tx->modify_long = h->leased ? PH_LONG_LEASED : 0;
+	tx->modify_long = h->long_way;
 	tx->open = true;
 	tx->writable_by = tx->read_only ? NULL : &ph_thread;
 	ph_cover_clear(&tx->cover);
@@ -379,38 +390,48 @@ static inline bool heap_plain(const pheap *h)
 	return flags == 0;
 }
 
-/* The common case only: a thread that has been here before, on a heap that it may write, without options. */
-static inline __attribute__((always_inline)) int begin_short(pheap *h, uint32_t mode, pheap_tx **ret)
+static inline void begin_done(pheap_tx *tx, pheap_tx **ret)
 {
-	pheap_tx *tx = ph_thread.tx;
-	int rc;
-
-	tx->mode = mode;
-	tx->read_only = false;
-	lane_begin(tx);
-	rc = ph_gate_enter(tx, h, mode, false);
-	if (__builtin_expect(rc, 0)) {
-		*ret = NULL;
-		return rc;
-	}
 	tx->open = true;
 	tx->writable_by = &ph_thread;
 	ph_cover_clear_lines(&tx->cover);
 	*ret = tx;
+}
+
+static __attribute__((noinline)) int begin_gate(pheap_tx *tx, pheap_tx **ret)
+{
+	int rc = ph_gate_enter_slow(tx, false);
+
+	*ret = NULL;
+	if (rc == 0)
+		begin_done(tx, ret);
+	return rc;
+}
+
+/* The common case only: a thread that has been here before, on a heap that it may write, without options. */
+static inline __attribute__((always_inline)) int begin_short(pheap_tx *tx, uint32_t mode, pheap_tx **ret)
+{
+	tx->mode = mode;
+	tx->read_only = false;
+	lane_begin(tx);
+	if (!ph_gate_enter(tx, mode, false))
+		return begin_gate(tx, ret);
+	begin_done(tx, ret);
 	return 0;
 }
 
+/* h has the number of the thread's last heap, so it is open: a closed one has lost its own. */
 int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
 {
-	if (__builtin_expect(!h || h->magic != PH_HANDLE_MAGIC || !ret || h->id != ph_thread.heap_id ||
-				     !heap_plain(h),
-			     0) ||
-	    __builtin_expect(ph_thread.tx->open || h->coord->poison || gens_used_up(h, ph_thread.tx), 0))
+	pheap_tx *tx = ph_thread.tx;
+
+	if (__builtin_expect(!h || !ret || h->id != ph_thread.heap_id || !heap_plain(h), 0) ||
+	    __builtin_expect(tx->open || h->coord->poison || tx->gen >= tx->gen_end, 0))
 		return begin_long(h, flags, ret);
 	if (__builtin_expect(flags == 0, 1))
-		return begin_short(h, PHD_MODE_EXCLUSIVE, ret);
+		return begin_short(tx, PHD_MODE_EXCLUSIVE, ret);
 	if (flags == PHEAP_CONCURRENT)
-		return begin_short(h, PHD_MODE_CONCURRENT, ret);
+		return begin_short(tx, PHD_MODE_CONCURRENT, ret);
 	return begin_long(h, flags, ret);
 }
 
@@ -545,51 +566,51 @@ static __attribute__((noinline)) int commit_any(pheap_tx *tx, bool waits)
 	return rc;
 }
 
-/* EPOCH, and nothing but undo: idle is the commit point. False: it has to wait. */
-static inline bool commit_short_epoch(pheap_tx *tx)
+/* After idle. */
+static inline __attribute__((always_inline)) void commit_short(pheap_tx *tx)
 {
-	if (__builtin_expect(!ph_redo_look(tx), 0))
-		return false;
-	lane_idle(tx);
-	ph_redo_ticket(tx);
 	if (tx->stripe_count | tx->shared_count)
 		ph_lock_release_all(tx);
 	ph_gate_leave(tx);
 	lane_next(tx);
 	tx->writable_by = NULL;
 	tx->open = false;
-	return true;
 }
 
-static __attribute__((noinline)) int commit_long(pheap_tx *tx, bool waits)
+/* Of EPOCH, nothing but undo, and no switch just now: idle is the commit point. False: by the long way. */
+static inline __attribute__((always_inline)) bool commit_epoch(pheap_tx *tx)
 {
-	if (tx && tx->writable_by == &ph_thread && tx->extras == PH_LONG_LEASED && tx->log.end != 0 &&
-	    tx->h->super.durability == PHEAP_EPOCH >> 24 && commit_short_epoch(tx))
-		return 0;
-	return commit_any(tx, waits);
+	uint64_t epoch;
+
+	if (__builtin_expect(tx->extras != PH_LONG_EPOCH || tx->log.end == 0, 0))
+		return false;
+	epoch = __atomic_load_n(&tx->coord->epoch, __ATOMIC_ACQUIRE);
+	if (__builtin_expect(!ph_redo_look(epoch), 0))
+		return false;
+	lane_idle(tx);
+	ph_redo_ticket(tx, epoch);
+	commit_short(tx);
+	return true;
 }
 
 int pheap_commit(pheap_tx *tx)
 {
-	if (__builtin_expect(!tx || tx->writable_by != &ph_thread || tx->extras, 0))
-		return commit_long(tx, true);
+	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0))
+		return commit_any(tx, true);
+	if (__builtin_expect(tx->extras, 0))
+		return commit_epoch(tx) ? 0 : commit_any(tx, true);
 	/* Nothing but undo: idle is the commit point. */
 	if (PH_MUTANT(PH_MUTANT_LOCK_EARLY))
 		ph_lock_release_all(tx);
 	lane_idle(tx);
-	if (tx->stripe_count | tx->shared_count)
-		ph_lock_release_all(tx);
-	ph_gate_leave(tx);
-	lane_next(tx);
-	tx->writable_by = NULL;
-	tx->open = false;
+	commit_short(tx);
 	return 0;
 }
 
 int pheap_commit_async(pheap_tx *tx, uint64_t *ret_lsn)
 {
 	bool leased = tx && tx->magic == PH_TX_MAGIC && tx->h->leased;
-	int rc = commit_long(tx, false);
+	int rc = tx && tx->writable_by == &ph_thread && commit_epoch(tx) ? 0 : commit_any(tx, false);
 
 	/* Without a WAL there is nothing to wait for. */
 	if (ret_lsn)

@@ -32,8 +32,19 @@
 #include "log.h"
 #include "wal.h"
 
-/* Of extras and modify_long, which are true with any other value: the heap has a WAL, and there is no other reason. */
-#define PH_LONG_LEASED 2u
+/* Of extras and modify_long: the heap has a WAL, and there is no other reason for the long way. Any other reason sets bit 0. */
+#define PH_LONG_SYNC 2u
+#define PH_LONG_EPOCH 4u
+
+/* What they are when a transaction begins. A member that fences does so by the long way. */
+static inline uint8_t ph_tx_long_way(const struct pheap *h)
+{
+	if (!h->leased)
+		return 0;
+	if (h->fenced)
+		return 1;
+	return h->super.durability == PHEAP_SYNC >> 24 ? PH_LONG_SYNC : PH_LONG_EPOCH;
+}
 
 #define PH_TX_MAGIC 0x7870616568705854ull
 
@@ -66,7 +77,8 @@ struct pheap_tx {
 	char *base;		       /* H1 */
 	struct ph_thread *writable_by; /* T1 */
 	struct pheap *h;
-	struct phd_lane *lane; /* NULL in a passive heap */
+	struct phd_coord *coord; /* of h */
+	struct phd_lane *lane;	 /* NULL in a passive heap */
 	struct ph_log log;
 	bool open, read_only, internal;
 	uint8_t extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
@@ -79,8 +91,10 @@ struct pheap_tx {
 	uint32_t lane_idx;
 	uint32_t mode;
 	uint64_t gen;
+	uint64_t gen_end;	/* begin looks at the heap's limit when gen gets there */
 	uint64_t word;		/* PHD_WORD(gen, lane_idx) */
-	uint64_t gate;		/* its value that let this transaction in */
+	uint64_t gate;		/* its value that let this transaction in, or PH_GATE_WRITER */
+	uint64_t bias;		/* PHD_GATE_BIAS of its lane */
 	uint64_t exclusive_row; /* times in a row that this lane found the writer word free and its own */
 	uint64_t magic;
 	uint64_t lsn; /* of a heap with a WAL: the end of its record */

@@ -3,8 +3,9 @@
  * epoch.c: epoch: what durability EPOCH costs beside PROCESS.
  *
  * What: one thread changes random places of a part of a heap of 1 GiB, in turns of some epochs. `hot-N`: N
- * records of 64 bytes of 64 MiB in a transaction. `pages-N`: one word of 8 bytes in a transaction, of the
- * first N pages: the curve. `pages-N-distinct` says how many different pages an epoch of EPOCH then changes.
+ * records of 64 bytes of 64 MiB in a transaction, with epochs of the default length; `hot-N-1s` with epochs of
+ * a second. `pages-N`: one word of 8 bytes in a transaction, of the first N pages, and epochs of a second: the
+ * curve. `-distinct` says how many different pages an epoch of EPOCH then changes.
  * Why the part and not the rate makes the curve: what an epoch costs is an image in the log, a fault and a
  * write for each page that it changes, however often it does.
  */
@@ -21,11 +22,12 @@
 #define PAGE_SIZE 4096u
 #define STEP_SIZE (1u << 20)
 #define WARM_SIZE (256u << 20) /* more is not warm in any epoch */
-#define EPOCH_MS 1000u
+#define EPOCH_MS 5000u	       /* the default */
+#define EPOCH_MS_SHORT 1000u
 #define JOURNAL_SIZE (256ull << 20)		     /* the images of the hot set fill a quarter of it */
 #define HEAP_ROOM (2 * JOURNAL_SIZE + (64ull << 20)) /* its ring in memory is in the file too */
-#define RUN_NS 2500000000ull
-#define RUN_NS_QUICK 1200000000ull
+#define RUN_EPOCHS 2u /* of what a turn of EPOCH has, so that all turns have the same share of checkpoints */
+#define RUN_EPOCHS_QUICK 1u
 #define REP_MAX 5u
 #define REP_MAX_QUICK 2u
 #define UPDATE_MAX 8u
@@ -44,6 +46,7 @@ struct shape {
 	uint64_t size;	     /* bytes of the part, a power of two */
 	uint64_t range_size; /* bytes of an update */
 	unsigned update_count;
+	uint32_t epoch_ms;
 };
 
 struct player {
@@ -65,7 +68,7 @@ static _Noreturn void fail(const pheap *heap, const char *call, int rc)
 }
 
 /* In a process that ends afterwards. False: pheap_open gave -EOPNOTSUPP. */
-static bool heap_make(const char *path, uint32_t durability, uint64_t size)
+static bool heap_make(const char *path, uint32_t durability, uint64_t size, uint32_t epoch_ms)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
 	pheap_tx *tx;
@@ -74,7 +77,7 @@ static bool heap_make(const char *path, uint32_t durability, uint64_t size)
 
 	opt.initial_size = opt.max_size = size + size / 16 + HEAP_ROOM;
 	opt.durability = durability;
-	opt.epoch_ms = EPOCH_MS;
+	opt.epoch_ms = epoch_ms;
 	if (durability != PHEAP_PROCESS)
 		opt.journal_size = JOURNAL_SIZE;
 	rc = pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &opt, &heap);
@@ -180,8 +183,9 @@ static void shape_report(const struct bench_options *opt, const char *param, str
 		bench_summarize(players[i].ns, reps, &results[i]);
 	}
 	bench_report(opt, "epoch", param, NULL, &target, results, SYSTEM_COUNT);
-	results[EPOCH].value = distinct_pages((double)shape->size / PAGE_SIZE,
-					      shape->update_count * EPOCH_MS * 1e6 / results[EPOCH].value);
+	results[EPOCH].value =
+		distinct_pages((double)shape->size / PAGE_SIZE,
+			       shape->update_count * shape->epoch_ms * 1e6 / results[EPOCH].value);
 	results[EPOCH].min = results[EPOCH].max = results[EPOCH].value;
 	snprintf(distinct, sizeof distinct, "%s-distinct", param);
 	bench_report(opt, "epoch", distinct, "pages", &no_target, &results[EPOCH], 1);
@@ -191,7 +195,8 @@ static void turn_run(const struct bench_options *opt, struct player *p, unsigned
 {
 	struct team_turn turn;
 
-	team_turn(p->team, opt->quick ? RUN_NS_QUICK : RUN_NS, NULL, &turn);
+	team_turn(p->team, p->shape.epoch_ms * 1000000ull * (opt->quick ? RUN_EPOCHS_QUICK : RUN_EPOCHS),
+		  NULL, &turn);
 	p->ns[rep] = turn.wall_ns;
 }
 
@@ -226,7 +231,8 @@ static void shape_run(const struct bench_options *opt, const char *param, const 
 }
 
 /* False: there is no EPOCH. */
-static bool players_make(const struct bench_options *opt, struct player *players, uint64_t size)
+static bool players_make(const struct bench_options *opt, struct player *players, uint64_t size,
+			 uint32_t epoch_ms)
 {
 	for (unsigned i = 0; i < SYSTEM_COUNT; i++) {
 		const unsigned not_supported = 77;
@@ -237,7 +243,9 @@ static bool players_make(const struct bench_options *opt, struct player *players
 			 systems[i].name);
 		pid = bench_fork();
 		if (!pid)
-			_exit(heap_make(players[i].path, systems[i].durability, size) ? 0 : not_supported);
+			_exit(heap_make(players[i].path, systems[i].durability, size, epoch_ms)
+				      ? 0
+				      : not_supported);
 		rc = bench_wait(pid, systems[i].name);
 		if (rc == (int)not_supported)
 			return false;
@@ -254,23 +262,36 @@ void bench_epoch(const struct bench_options *opt)
 		struct shape shape;
 		double ratio_max;
 	} shapes[] = {
-		{"hot-1", {64 << 20, 64, 1}, 1.3},     {"hot-8", {64 << 20, 64, 8}, 1.3},
-		{"pages-256", {1 << 20, 8, 1}, 0},     {"pages-1024", {4 << 20, 8, 1}, 0},
-		{"pages-4096", {16 << 20, 8, 1}, 0},   {"pages-16384", {64 << 20, 8, 1}, 0},
-		{"pages-65536", {256 << 20, 8, 1}, 0}, {"pages-262144", {1 << 30, 8, 1}, 0},
+		{"hot-1", {64 << 20, 64, 1, EPOCH_MS}, 1.3},
+		{"hot-8", {64 << 20, 64, 8, EPOCH_MS}, 1.3},
+		{"hot-1-1s", {64 << 20, 64, 1, EPOCH_MS_SHORT}, 0},
+		{"hot-8-1s", {64 << 20, 64, 8, EPOCH_MS_SHORT}, 0},
+		{"pages-256", {1 << 20, 8, 1, EPOCH_MS_SHORT}, 0},
+		{"pages-1024", {4 << 20, 8, 1, EPOCH_MS_SHORT}, 0},
+		{"pages-4096", {16 << 20, 8, 1, EPOCH_MS_SHORT}, 0},
+		{"pages-16384", {64 << 20, 8, 1, EPOCH_MS_SHORT}, 0},
+		{"pages-65536", {256 << 20, 8, 1, EPOCH_MS_SHORT}, 0},
+		{"pages-262144", {1 << 30, 8, 1, EPOCH_MS_SHORT}, 0},
 	};
 	static struct player players[SYSTEM_COUNT];
+	uint32_t epoch_ms = 0; /* of the heaps there are */
 	bool any = false;
 
-	if (!players_make(opt, players, 1 << 30)) {
-		bench_skip(opt, "epoch", "all", "pheap", "this library has no PHEAP_EPOCH");
-		bench_scratch_clear(opt->folder);
-		return;
-	}
 	for (unsigned i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+		const struct shape *shape = &shapes[i].shape;
+
 		if (opt->param && strcmp(opt->param, shapes[i].param))
 			continue;
-		shape_run(opt, shapes[i].param, &shapes[i].shape, players, shapes[i].ratio_max);
+		if (epoch_ms != shape->epoch_ms) {
+			epoch_ms = shape->epoch_ms;
+			bench_scratch_clear(opt->folder);
+			if (!players_make(opt, players, 1 << 30, epoch_ms)) {
+				bench_skip(opt, "epoch", "all", "pheap", "this library has no PHEAP_EPOCH");
+				bench_scratch_clear(opt->folder);
+				return;
+			}
+		}
+		shape_run(opt, shapes[i].param, shape, players, shapes[i].ratio_max);
 		any = true;
 	}
 	bench_scratch_clear(opt->folder);

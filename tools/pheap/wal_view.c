@@ -9,8 +9,6 @@
 
 #include "format.h"
 
-#define EPOCH_MS_DEFAULT 1000u
-
 const char *durability_text(const struct heap_file *h)
 {
 	static const char *const texts[] = {"?", "PROCESS", "EPOCH", "SYNC"};
@@ -55,12 +53,6 @@ static double ratio(uint64_t a, uint64_t b)
 	return b ? (double)a / (double)b : 0;
 }
 
-/* What 0 stands for is the library's affair, and in its header. */
-static uint32_t epoch_ms(const struct heap_file *h)
-{
-	return h->super.epoch_ms ? h->super.epoch_ms : EPOCH_MS_DEFAULT;
-}
-
 /* An EPOCH heap has no commits in its log. */
 static bool commits_logged(const struct heap_file *h)
 {
@@ -95,7 +87,7 @@ static void current_print(const struct heap_file *h, const struct wal_view *v)
 	       c->checkpoint_count, ratio(c->checkpoint_ns, c->checkpoint_count) / 1e6, c->stall_count,
 	       ratio(c->stall_ns, c->stall_count) / 1e6);
 	if (!commits_logged(h))
-		printf("               a power cut takes it back %u ms at most\n", epoch_ms(h));
+		printf("               a power cut takes it back %u ms at most\n", PHD_EPOCH_MS(&h->super));
 }
 
 void wal_view_print(const struct heap_file *h, const struct wal_view *v)
@@ -150,7 +142,7 @@ void wal_view_json(const struct heap_file *h, const struct wal_view *v)
 	printf(",\n \"log\": {\"size\": %" PRIu64
 	       ", \"epoch_ms\": %u, \"checkpoint_valid\": %s, \"log_gen\": %" PRIu64
 	       ", \"replay_lsn\": %" PRIu64 ", \"epoch_lsn\": %" PRIu64 ", \"lane_gen_limit\": %" PRIu64,
-	       h->super.wal_size, epoch_ms(h), v->checkpoint_copy >= 0 ? "true" : "false",
+	       h->super.wal_size, PHD_EPOCH_MS(&h->super), v->checkpoint_copy >= 0 ? "true" : "false",
 	       v->checkpoint.log_gen, v->checkpoint.replay_lsn, v->checkpoint.epoch_lsn,
 	       v->checkpoint.lane_gen_limit);
 	for (size_t i = 0; v->current && i < sizeof rows / sizeof rows[0]; i++)
