@@ -232,6 +232,20 @@ static void word_raise(uint64_t *word, uint64_t to)
 		;
 }
 
+static void stall_note(struct pheap *h, uint64_t start_ns)
+{
+	struct phd_coord *c = h->coord;
+	uint64_t ns = ph_os->clock_ns() - start_ns;
+	unsigned bin = 0;
+
+	while (bin + 1 < PHD_STALL_BINS && ns >= PHD_STALL_NS << bin)
+		bin++;
+	__atomic_fetch_add(&c->stall_count, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->stall_ns, ns, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->stall_bins[bin], 1, __ATOMIC_RELAXED);
+	word_raise(&c->stall_max_ns, ns);
+}
+
 /* The log below the epoch is needed no more. Who comes late with an old one, as it was stopped, changes nothing: K2. */
 static void ring_free(struct pheap *h, uint64_t epoch, uint64_t gen_limit)
 {
@@ -382,10 +396,14 @@ void ph_checkpoint_if_due(struct pheap *h)
 {
 	if (!ph_checkpoint_wanted(h) && !is_late(h))
 		return;
-	if (h->keeper)
+	if (h->keeper) {
 		ph_checkpoint_ring(h);
-	else
-		(void)checkpoint_try(h, UINT64_MAX);
+	} else {
+		uint64_t start_ns = ph_os->clock_ns();
+
+		if (checkpoint_try(h, UINT64_MAX) != -EAGAIN)
+			stall_note(h, start_ns);
+	}
 }
 
 int ph_checkpoint_room(struct pheap *h, size_t size)
@@ -414,8 +432,7 @@ int ph_checkpoint_room(struct pheap *h, size_t size)
 					NAP_NS);
 		holder_check(h);
 	}
-	__atomic_fetch_add(&c->stall_count, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&c->stall_ns, ph_os->clock_ns() - start_ns, __ATOMIC_RELAXED);
+	stall_note(h, start_ns);
 	return rc == -EAGAIN ? 0 : rc;
 }
 

@@ -169,6 +169,9 @@ static_assert(sizeof(struct phd_wal) == 32, "size");
 #define PHD_WAL_IMAGE 3u  /* entries: UNDO, whole pages as they were before the first store of an epoch */
 #define PHD_WAL_SWITCH 4u /* an epoch begins. Entries: UNDO of the transactions that were active, the rest of those that were committing */
 
+#define PHD_STALL_BINS 10u
+#define PHD_STALL_NS 781250ull /* 50 ms is a bound */
+
 /* B. Words of the whole heap, each hot one in a line of its own. `word`: see PHD_WORD_*. */
 struct phd_coord {
 	/* 0x000 */ uint64_t open_gen;           /* of the first opener of this life; written under the gate
@@ -238,12 +241,29 @@ struct phd_coord {
 	/* 0x308 */ uint64_t checkpoint_count;
 	/* 0x310 */ uint64_t checkpoint_ns;   /* spent in checkpoints */
 	/* 0x318 */ uint64_t checkpoint_start_ns; /* of the last one; monotonic clock */
-	/* 0x320 */ uint64_t stall_count;     /* times somebody waited for room in the ring */
+	/* 0x320 */ uint64_t stall_count;     /* times that a call waited for room in the ring, or made a checkpoint */
 	/* 0x328 */ uint64_t stall_ns;
 	/* 0x330 */ uint64_t checkpoint_last_ns; /* what the last one took */
-	/* 0x338 */ uint64_t reserved[25];
+	/* 0x338 */ uint64_t stall_max_ns;
+	/* 0x340 */ uint64_t stall_bins[PHD_STALL_BINS]; /* how many took less than PHD_STALL_NS << index; the last: or more */
+	/* 0x390 */ uint64_t reserved[14];
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
+
+/* What 99 of 100 stalls took less than, as far as the bins tell; 0: there were none. */
+static inline uint64_t phd_stall_p99_ns(const struct phd_coord *c)
+{
+	uint64_t sum = 0, below = 0;
+	unsigned i = 0;
+
+	for (unsigned j = 0; j < PHD_STALL_BINS; j++)
+		sum += c->stall_bins[j];
+	while (i < PHD_STALL_BINS && (below += c->stall_bins[i]) * 100 < sum * 99)
+		i++;
+	if (sum == 0)
+		return 0;
+	return i + 1 < PHD_STALL_BINS && PHD_STALL_NS << i < c->stall_max_ns ? PHD_STALL_NS << i : c->stall_max_ns;
+}
 
 /* B. One attached process. The slot is taken while attachment != 0; who holds its OFD byte is alive. */
 struct phd_member {
@@ -574,7 +594,9 @@ PHD_AT(phd_coord, flush_ends, 0x2a8);
 PHD_AT(phd_coord, epoch, 0x2c0);
 PHD_AT(phd_coord, switch_lsn, 0x2f0);
 PHD_AT(phd_coord, checkpoint, 0x300);
-PHD_AT(phd_coord, reserved, 0x338);
+PHD_AT(phd_coord, stall_max_ns, 0x338);
+PHD_AT(phd_coord, stall_bins, 0x340);
+PHD_AT(phd_coord, reserved, 0x390);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);

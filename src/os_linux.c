@@ -184,7 +184,12 @@ static int os_file_write_sync(int fd, const void *buf, size_t n, uint64_t off)
 	if (rc != -EOPNOTSUPP)
 		return rc;
 	rc = write_all(fd, buf, n, off, 0);
-	return rc ? rc : result(fdatasync(fd));
+	if (rc)
+		return rc;
+	do
+		rc = result(fdatasync(fd));
+	while (rc == -EINTR);
+	return rc;
 }
 
 /* Beyond RLIMIT_FSIZE the kernel does not only fail, it kills with SIGXFSZ: ask first. */
@@ -526,8 +531,12 @@ static void os_map_scattered(void *address, size_t n)
 static int os_map_sync(void *address, size_t n)
 {
 	size_t skip = (uintptr_t)address & (page_round(1) - 1);
+	int rc;
 
-	return result(msync((char *)address - skip, n + skip, MS_SYNC));
+	do
+		rc = result(msync((char *)address - skip, n + skip, MS_SYNC));
+	while (rc == -EINTR);
+	return rc;
 }
 
 static int os_file_forget(int fd, void *address, size_t n)

@@ -114,6 +114,8 @@ static void wal_stats(const pheap *h, struct pheap_stats *s)
 	s->checkpoint_ns = __atomic_load_n(&c->checkpoint_ns, __ATOMIC_RELAXED);
 	s->stall_count = __atomic_load_n(&c->stall_count, __ATOMIC_RELAXED);
 	s->stall_ns = __atomic_load_n(&c->stall_ns, __ATOMIC_RELAXED);
+	s->stall_max_ns = __atomic_load_n(&c->stall_max_ns, __ATOMIC_RELAXED);
+	s->stall_p99_ns = phd_stall_p99_ns(c);
 }
 
 int pheap_stats(pheap *h, struct pheap_stats *ret, size_t ret_size)

@@ -107,6 +107,26 @@ Test(persist, checkpoints_by_time)
 	OK(pheap_close(h));
 }
 
+/* Who makes a checkpoint in a commit has waited for it, and says how long. */
+Test(persist, stalls_are_counted)
+{
+	struct pheap_stats before, after;
+	pheap *h = heap_timed(0);
+
+	OK(pheap_stats(h, &before, sizeof(before)));
+	for (int i = 0; i < 8; i++) {
+		list_push(h, (uint64_t)i);
+		usleep(60000);
+	}
+	OK(pheap_stats(h, &after, sizeof(after)));
+	cr_assert_geq(after.stall_count, before.stall_count + 3);
+	cr_assert_gt(after.stall_ns, before.stall_ns);
+	cr_assert_geq(after.stall_ns, after.stall_max_ns);
+	cr_assert_gt(after.stall_p99_ns, 0);
+	cr_assert_leq(after.stall_p99_ns, after.stall_max_ns);
+	OK(pheap_close(h));
+}
+
 Test(persist, growth)
 {
 	struct pheap_options opt = test_options();

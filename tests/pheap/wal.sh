@@ -84,6 +84,7 @@ says '^logged: .* bytes for each byte committed'
 says '^checkpoints: +[0-9]+ of '
 gives 0 info --json sync
 json_says "log['replay_lsn'] <= log['durable'] <= log['tail']"
+json_says "log['stall_p99_ns'] <= log['stall_max_ns'] <= log['stall_ns']"
 json_says "log['flushes'] > 0 and log['commits'] >= 200 and log['committed_size'] >= 1600"
 gives 0 dump sync coord
 says 'commit_count'

@@ -83,9 +83,13 @@ static void current_print(const struct heap_file *h, const struct wal_view *v)
 	       ", epoch %" PRIu64 "\n",
 	       c->tail, c->durable, v->checkpoint.replay_lsn, c->epoch & ~(uint64_t)1);
 	flushes_print(h, c);
-	printf("checkpoints:   %" PRIu64 " of %.1f ms each; %" PRIu64 " waits for room, %.1f ms each\n",
+	printf("checkpoints:   %" PRIu64 " of %.1f ms each; %" PRIu64 " stalls of %.1f ms each",
 	       c->checkpoint_count, ratio(c->checkpoint_ns, c->checkpoint_count) / 1e6, c->stall_count,
 	       ratio(c->stall_ns, c->stall_count) / 1e6);
+	if (c->stall_count)
+		printf(", 99 %% below %.1f ms, the longest %.1f", (double)phd_stall_p99_ns(c) / 1e6,
+		       (double)c->stall_max_ns / 1e6);
+	printf("\n");
 	if (!commits_logged(h))
 		printf("               a power cut takes it back %u ms at most\n", PHD_EPOCH_MS(&h->super));
 }
@@ -133,6 +137,8 @@ void wal_view_json(const struct heap_file *h, const struct wal_view *v)
 		{"checkpoint_ns", c->checkpoint_ns},
 		{"stalls", c->stall_count},
 		{"stall_ns", c->stall_ns},
+		{"stall_p99_ns", phd_stall_p99_ns(c)},
+		{"stall_max_ns", c->stall_max_ns},
 	};
 
 	if (!v->exists) {
@@ -176,7 +182,7 @@ void wal_line(const struct heap_file *h, const struct phd_coord *now, const stru
 	}
 	snprintf(text, size,
 		 "log: %.0f %% in use, %s not durable   flushes: %s   checkpoints: %" PRIu64 ", %" PRIu64
-		 " waits for room",
+		 " stalls",
 		 ratio(used, h->super.wal_size) * 100, behind, flushes, now->checkpoint_count,
 		 now->stall_count);
 }
