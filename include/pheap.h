@@ -306,9 +306,10 @@ struct pheap_stats {
 	uint64_t image_size;	   /* bytes of images of pages */
 	uint64_t checkpoint_count; /* checkpoints */
 	uint64_t checkpoint_ns;	   /* nanoseconds spent in them */
-	uint64_t stall_count;	   /* times that a call waited for room in the journal, or made a checkpoint */
-	uint64_t stall_ns;	   /* nanoseconds, together */
-	uint64_t stall_p99_ns;	   /* 99 of 100 took less: one of 0.8 ms, 1.6, 3.1, 6.3, 13, 25, 50, 100, 200, or the longest */
+	uint64_t stall_count; /* times that a call waited for room in the journal, or made a checkpoint */
+	uint64_t stall_ns;    /* nanoseconds, together */
+	/* 99 of 100 took less than this: 0.8 ms, 1.6, 3.1, 6.3, 13, 25, 50, 100, 200, or the longest. */
+	uint64_t stall_p99_ns;
 	uint64_t stall_max_ns;
 };
 
