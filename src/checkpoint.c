@@ -8,6 +8,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "lease.h"
 #include "log.h"
 #include "member.h"
 #include "mutant.h"
@@ -300,6 +301,19 @@ static int live_write(struct pheap *h, uint64_t epoch)
 	return rc;
 }
 
+/* An epoch that ended because the log was filling had more images than it has room for: pages that were brought along, and
+ * perhaps never stored to. One that ended by time had not. */
+static void narrow_adapt(struct phd_coord *c, bool filled)
+{
+	uint64_t narrow = __atomic_load_n(&c->lease_narrow, __ATOMIC_RELAXED);
+
+	if (filled)
+		narrow = narrow < PH_LEASE_NARROW_MAX ? narrow + 1 : PH_LEASE_NARROW_MAX;
+	else
+		narrow -= narrow > 0;
+	__atomic_store_n(&c->lease_narrow, narrow, __ATOMIC_RELAXED);
+}
+
 /* Others may be in the middle of it too: each step is done by whoever comes, any number of times. */
 static int checkpoint_make(struct pheap *h)
 {
@@ -308,6 +322,7 @@ static int checkpoint_make(struct pheap *h)
 	int rc;
 
 	__atomic_store_n(&c->checkpoint_start_ns, start_ns, __ATOMIC_RELAXED);
+	narrow_adapt(c, ph_checkpoint_wanted(h));
 	rc = switch_epoch(h, &epoch);
 	if (rc)
 		return rc;

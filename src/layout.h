@@ -246,7 +246,8 @@ struct phd_coord {
 	/* 0x330 */ uint64_t checkpoint_last_ns; /* what the last one took */
 	/* 0x338 */ uint64_t stall_max_ns;
 	/* 0x340 */ uint64_t stall_bins[PHD_STALL_BINS]; /* how many took less than PHD_STALL_NS << index; the last: or more */
-	/* 0x390 */ uint64_t reserved[14];
+	/* 0x390 */ uint64_t lease_narrow;    /* how often to halve the rows of pages that one that is missed brings */
+	/* 0x398 */ uint64_t reserved[13];
 };
 static_assert(sizeof(struct phd_coord) == 0x400, "size");
 
@@ -596,7 +597,8 @@ PHD_AT(phd_coord, switch_lsn, 0x2f0);
 PHD_AT(phd_coord, checkpoint, 0x300);
 PHD_AT(phd_coord, stall_max_ns, 0x338);
 PHD_AT(phd_coord, stall_bins, 0x340);
-PHD_AT(phd_coord, reserved, 0x390);
+PHD_AT(phd_coord, lease_narrow, 0x390);
+PHD_AT(phd_coord, reserved, 0x398);
 PHD_AT(phd_member, attachment, 0x00);
 PHD_AT(phd_member, pid, 0x08);
 PHD_AT(phd_member, flags, 0x0c);

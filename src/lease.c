@@ -150,6 +150,14 @@ static uint32_t batch_max(const struct pheap *h)
 	return fits < max ? (uint32_t)fits : max;
 }
 
+/* Less where the log has proved too small for what neighbours take of it. */
+static uint32_t row_max(const struct pheap *h, uint32_t max)
+{
+	uint64_t narrow = __atomic_load_n(&h->coord->lease_narrow, __ATOMIC_RELAXED);
+
+	return max >> (narrow < PH_LEASE_NARROW_MAX ? narrow : PH_LEASE_NARROW_MAX);
+}
+
 int ph_lease_add(struct pheap *h, uint64_t word, struct ph_lease_set *s, uint64_t off, uint64_t n)
 {
 	uint32_t max = batch_max(h);
@@ -171,8 +179,8 @@ int ph_lease_add(struct pheap *h, uint64_t word, struct ph_lease_set *s, uint64_
 				return rc;
 		}
 		s->pages[s->count++] = page;
-		if (s->count == 1 && max >= ROW_MIN)
-			neighbours_add(h, s, max);
+		if (s->count == 1)
+			neighbours_add(h, s, row_max(h, max));
 	}
 	return 0;
 }

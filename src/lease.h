@@ -10,7 +10,8 @@
  *   E1  A lease word is set under `append`, to the end of a record that is in the log.
  *   E2  Who gets 0 from a call here may store into these pages as long as the epoch is the one that was given.
  *   E3  A page that is missed brings its neighbours, where many are leased, or were in the epoch before: they share the
- *       flush. So a set that is hot is leased anew by some large writes, and a scattered one page by page.
+ *       flush. So a set that is hot is leased anew by some large writes, and a scattered one page by page. How many it
+ *       brings is halved by each epoch that the filling log ended, and doubled by each that time did.
  */
 #ifndef PH_LEASE_H
 #define PH_LEASE_H
@@ -18,7 +19,8 @@
 #include "heap.h"
 #include "wal.h"
 
-#define PH_LEASE_BATCH 256u /* pages in a record */
+#define PH_LEASE_BATCH 256u    /* pages in a record */
+#define PH_LEASE_NARROW_MAX 5u /* then a page brings none */
 
 /* Pages still to be leased, and how far the log must be durable for those that are. */
 struct ph_lease_set {

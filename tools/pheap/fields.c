@@ -137,6 +137,7 @@ static const struct field phd_coord_fields[] = {
 	FIELD(phd_coord, stall_ns, 'd'),
 	FIELD(phd_coord, checkpoint_last_ns, 'd'),
 	FIELD(phd_coord, stall_max_ns, 'd'),
+	FIELD(phd_coord, lease_narrow, 'd'),
 };
 
 static const struct field phd_member_fields[] = {
