@@ -220,7 +220,9 @@ static inline __attribute__((always_inline)) void *modify_line_leased(pheap_tx *
 		return (void *)(uintptr_t)p;
 	undo_push(tx, off, p, n);
 	/* As in undo_leased; an odd epoch is never the lease's. */
-	if (__builtin_expect(__atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE) == (epoch & ~1ull), 1) ||
+	if (__builtin_expect(__atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE) ==
+				     (PH_MUTANT(PH_MUTANT_EPOCH_ODD) ? epoch : epoch & ~1ull),
+			     1) ||
 	    PH_MUTANT(PH_MUTANT_EPOCH_ONCE))
 		return (void *)(uintptr_t)p;
 	return modify_again(tx, p, n);

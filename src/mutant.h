@@ -79,12 +79,13 @@ extern int ph_mutant;
 #define PH_MUTANT_GROW_UNLOGGED 56   /* chunk_count is raised without a record */
 #define PH_MUTANT_APPEND_ASSUMED 57  /* a lane found appending is applied although its record is not in the log */
 #define PH_MUTANT_LIVE_STORED 58     /* a checkpoint stores the words that say how far it is, and so a late one an old LSN */
+#define PH_MUTANT_EPOCH_ODD 66	     /* an epoch that is being switched counts as looked at, if it was before, too */
 /* Calls that fail */
 #define PH_MUTANT_POISON_NONE 61     /* poison-first: who met the failure is told, and nobody else */
 #define PH_MUTANT_POISON_FORGOT 62   /* only memory says why power recovery is due, and forgets it on the way */
 #define PH_MUTANT_CLOSE_SECTOR 63    /* the last close writes no checkpoint sector */
 #define PH_MUTANT_CLOSE_EARLY 64     /* checkpoint-last: the last close writes the sector before the file is durable */
 #define PH_MUTANT_FIRST_DEAF 65	     /* a sync that fails in the first opener's checkpoint does not poison */
-#define PH_MUTANT_COUNT 65
+#define PH_MUTANT_COUNT 66
 
 #endif
