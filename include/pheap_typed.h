@@ -96,8 +96,11 @@
 		const pheap *: (const void *)(x), \
 		pheap_tx *: (const void *)(x)))
 
+/* A mapping is never at 0: told so, compilers take the test of off for that of the result. */
 static inline const void *pheap_get_(const char *base, pheap_off off)
 {
+	if (!base)
+		__builtin_unreachable();
 	return off ? base + off : NULL;
 }
 
@@ -154,7 +157,11 @@ template <class X> const char *base(X *x)
 
 template <class X, class T> const T *get(X *x, ptr<T> p)
 {
-	return p.off ? reinterpret_cast<const T *>(base(x) + p.off) : nullptr;
+	const char *at = base(x);
+
+	if (!at) /* as in C */
+		__builtin_unreachable();
+	return p.off ? reinterpret_cast<const T *>(at + p.off) : nullptr;
 }
 
 template <class X, class T> const T *load(X *x, const ptr<T> &p)

@@ -43,6 +43,9 @@ static const struct {
 	{"classic-kill", bench_classic_kill, "the same, one process killed and replaced every 100 ms"},
 	{"death-latency", bench_death_latency, "from SIGKILL of a lock's owner to the waiter that holds it"},
 	{"lock-unlock", bench_lock_unlock, "one lock that nobody else wants"},
+	{"hash-insert", bench_hash_insert, "a key into a hash map, until it has 1 M; a transaction each"},
+	{"hash-lookup", bench_hash_lookup, "each of them looked up, in a transaction that keeps changes off"},
+	{"hash-remove", bench_hash_remove, "each of them removed, a transaction each"},
 	{"attach", bench_attach, "open and close beside 1 and 255 other processes"},
 	{"sync-commit", bench_sync_commit,
 	 "an update that is durable, 1 to 64 threads, beside the bare flush"},
@@ -77,7 +80,7 @@ static void names_print(FILE *out)
 static void usage_print(FILE *out)
 {
 	fputs("usage: pheap-bench [--json] [--reps N] [--quick] [--records N] [--memory KIND] [--system NAME]\n"
-	      "                   [--seed N] [--param PARAM] [name...]\n"
+	      "                   [--seed N] [--param PARAM] [--list] [name...]\n"
 	      "--records: of classic, classic-kill and sync-commit; --memory disk, tmpfs or huge: of classic,\n"
 	      "classic-kill and death-latency; --system: of classic, and of sync-commit, which takes several with\n"
 	      "commas; --param: this one alone, of sync-commit, epoch and (MiB of log) power-recovery; --seed:\n"
@@ -166,6 +169,10 @@ static void arguments_parse(char **argv, struct bench_options *opt, bool *select
 		} else if (!strcmp(*argv, "--records")) {
 			opt->record_count = number_parse(*argv, argv[1], 1000, UINT32_MAX);
 			argv++;
+		} else if (!strcmp(*argv, "--list")) {
+			for (size_t i = 0; i < BENCH_COUNT; i++)
+				printf("%s\t%s\n", benches[i].name, benches[i].what);
+			exit(0);
 		} else if (!strcmp(*argv, "--help")) {
 			usage_print(stdout);
 			exit(0);

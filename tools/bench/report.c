@@ -2,8 +2,8 @@
  *
  * report.c: the table for people and the lines for programs.
  *
- * In JSON a result that is not a time has ns_per_op null, its median in value, and its unit at the end of
- * param.
+ * In JSON a result that is not a time has ns_per_op null and its median in value; unit says of what value,
+ * min and max are. pheap's line has in targets what the table says behind it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -18,16 +18,18 @@ static void number_print(const char *key, double value, bool known)
 		printf(",\"%s\":null", key);
 }
 
-static void json_print(const char *bench, const char *param, bool time, const struct bench_result *r)
+/* All of a line but its end. */
+static void json_print(const char *bench, const char *param, const char *unit, const struct bench_result *r)
 {
 	const char *quote = strspn(param, "0123456789") == strlen(param) ? "" : "\"";
 
 	printf("{\"bench\":\"%s\",\"system\":\"%s\",\"level\":\"%s\",\"threads\":%u", bench, r->system,
 	       r->level ? r->level : "PROCESS", r->threads);
 	printf(",\"param\":%s%s%s", quote, param, quote);
-	number_print("ns_per_op", r->value, time);
-	if (!time)
+	number_print("ns_per_op", r->value, !unit);
+	if (unit)
 		number_print("value", r->value, true);
+	printf(",\"unit\":\"%s\"", unit ? unit : "ns");
 	number_print("instructions_per_op", r->instructions, r->instructions >= 0);
 	number_print("min", r->min, true);
 	number_print("max", r->max, true);
@@ -39,7 +41,7 @@ static void json_print(const char *bench, const char *param, bool time, const st
 		number_print("p90", r->p90, true);
 		number_print("p99", r->p99, true);
 	}
-	printf(",\"reps\":%u}\n", r->reps);
+	printf(",\"reps\":%u", r->reps);
 }
 
 static const struct bench_result *result_of(const struct bench_result *results, unsigned count,
@@ -178,14 +180,19 @@ void bench_report(const struct bench_options *opt, const char *bench, const char
 		       "param", "system", "ns/op", "min", "max", "instr/op");
 	header = true;
 	for (unsigned i = 0; i < count; i++) {
-		if (opt->json) {
-			json_print(bench, param, !unit, &results[i]);
-			continue;
-		}
-		row_print(bench, param, unit, &results[i]);
-		if (!strcmp(results[i].system, "pheap"))
+		const bool judged = !strcmp(results[i].system, "pheap");
+
+		if (opt->json)
+			json_print(bench, param, unit, &results[i]);
+		else
+			row_print(bench, param, unit, &results[i]);
+		if (judged && opt->json)
+			fputs(",\"targets\":\"", stdout);
+		if (judged)
 			target_print(target, &results[i], results, count, !unit);
-		putchar('\n');
+		if (judged && opt->json)
+			putchar('"');
+		puts(opt->json ? "}" : "");
 	}
 	fflush(stdout);
 }

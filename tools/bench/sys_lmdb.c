@@ -94,7 +94,7 @@ static uint64_t life_open_ns(const char *path, uint64_t size)
 }
 
 const struct bench_system bench_lmdb = {
-	.name = "LMDB",
+	.name = "lmdb",
 	.life_create = life_create,
 	.life_open_ns = life_open_ns,
 };
