@@ -30,7 +30,7 @@
 #define BENCH_NODE_SIZE 64u
 #define BENCH_LIST_LENGTH 1000u /* nodes on the list before push-pop starts */
 #define BENCH_SEED 0x9e3779b97f4a7c15ull
-#define BENCH_SYSTEM_MAX 4
+#define BENCH_SYSTEM_MAX 8
 #define BENCH_REP_MAX 1001u
 
 /* One measured loop: op_count operations on an open instance. */
@@ -52,6 +52,7 @@ struct bench_system {
 	uint64_t (*life_open_ns)(const char *path, uint64_t size);
 };
 extern const struct bench_system bench_pheap, bench_pmemobj, bench_lmdb, bench_floor, bench_limit;
+extern struct bench_system bench_boost, bench_mimalloc, bench_malloc;
 extern const struct bench_system *const bench_systems[]; /* those built in; NULL ends it */
 
 struct bench_options {
@@ -75,6 +76,8 @@ struct bench_target {
 	const char *base;	    /* a system that pheap is compared with; NULL: none */
 	double base_ratio_min;	    /* time of base / time of pheap */
 	double base_ratio_max;	    /* time of pheap / time of base */
+	double one_thread_ns;	    /* time per operation of one thread of pheap, in the same run */
+	double rate_ratio_min;	    /* that / time of pheap: of several threads, by the wall clock */
 	double instructions_max;    /* per operation */
 	double value_max;	    /* ns per operation, or the value itself */
 	double p99_max;
@@ -151,6 +154,9 @@ void bench_scratch_remove(void);
 void bench_scratch_clear(const char *folder); /* removes the files in it and in folders in it */
 void *bench_file_map(const char *folder, const char *name, size_t n);
 
+/* alloc_list.c: names those of push-pop's references that are not here. */
+void bench_push_pop_skip(const struct bench_options *opt);
+
 /* The benches. */
 void bench_modify_words(const struct bench_options *opt);
 void bench_record_64(const struct bench_options *opt);
@@ -169,6 +175,11 @@ void bench_attach(const struct bench_options *opt);
 void bench_sync_commit(const struct bench_options *opt);
 void bench_epoch(const struct bench_options *opt);
 void bench_power_recovery(const struct bench_options *opt);
+void bench_churn_mixed(const struct bench_options *opt);
+void bench_producer_consumer(const struct bench_options *opt);
+void bench_larson(const struct bench_options *opt);
+void bench_cache_scratch(const struct bench_options *opt);
+void bench_huge(const struct bench_options *opt);
 
 /* self.c: a fork that leaves the scratch folder alone and dies with its parent; 0 in the child. */
 pid_t bench_fork(void);

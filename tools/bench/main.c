@@ -25,7 +25,11 @@ const struct bench_system *const bench_systems[] = {
 #ifdef BENCH_LMDB
 	&bench_lmdb,
 #endif
-	&bench_floor,	&bench_limit, NULL,
+	&bench_floor,	 &bench_limit,
+#ifdef BENCH_BOOST
+	&bench_boost,
+#endif
+	&bench_mimalloc, &bench_malloc, NULL,
 };
 
 static const struct {
@@ -51,6 +55,12 @@ static const struct {
 	 "an update that is durable, 1 to 64 threads, beside the bare flush"},
 	{"epoch", bench_epoch, "PHEAP_EPOCH beside PHEAP_PROCESS; curve against changed pages"},
 	{"power-recovery", bench_power_recovery, "the open after the machine went down; 4 GiB, full log"},
+	{"churn-mixed", bench_churn_mixed, "blocks of 16 to 1024 bytes freed and allocated; 1, 2, 4 threads"},
+	{"producer-consumer", bench_producer_consumer,
+	 "allocated by one thread or process, freed by another"},
+	{"larson", bench_larson, "the churn, on sets of blocks that two threads pass on to each other"},
+	{"cache-scratch", bench_cache_scratch, "small blocks of two threads: do they share cache lines?"},
+	{"huge", bench_huge, "blocks of 1 to 64 MiB"},
 };
 #define BENCH_COUNT (sizeof benches / sizeof *benches)
 
@@ -82,9 +92,10 @@ static void usage_print(FILE *out)
 	fputs("usage: pheap-bench [--json] [--reps N] [--quick] [--records N] [--memory KIND] [--system NAME]\n"
 	      "                   [--seed N] [--param PARAM] [--list] [name...]\n"
 	      "--records: of classic, classic-kill and sync-commit; --memory disk, tmpfs or huge: of classic,\n"
-	      "classic-kill and death-latency; --system: of classic, and of sync-commit, which takes several with\n"
-	      "commas; --param: this one alone, of sync-commit, epoch and (MiB of log) power-recovery; --seed:\n"
-	      "of the kills and power-recovery.\n"
+	      "classic-kill, death-latency and those of allocation (churn-mixed and below); --system: of classic,\n"
+	      "those of allocation, and of sync-commit, which takes several with commas; --param: this one alone,\n"
+	      "of sync-commit, epoch, those of allocation and (MiB of log) power-recovery; --seed: of the kills\n"
+	      "and power-recovery.\n"
 	      "Files go to TMPDIR (or /tmp) and to /dev/shm and are removed at the end; open-after-kill and\n"
 	      "power-recovery need 9 GiB, classic 4 GiB, epoch 3 GiB. What is durable is to be measured on a disk:\n"
 	      "set TMPDIR where /tmp is none.\n",

@@ -139,6 +139,13 @@ static void target_print(const struct bench_target *t, const struct bench_result
 		peer_print(pheap, result_of(results, count, t->base), t->base_ratio_min);
 	else if (t->base)
 		bound_print(pheap, result_of(results, count, t->base), t->base_ratio_max);
+	if (t->one_thread_ns > 0) {
+		double ratio = t->one_thread_ns / pheap->value;
+
+		printf("  %.2fx the rate of one thread", ratio);
+		if (t->rate_ratio_min > 0)
+			printf(" (>= %g) %s", t->rate_ratio_min, verdict(ratio >= t->rate_ratio_min));
+	}
 	bound_print(pheap, result_of(results, count, "floor"), t->floor_ratio_max);
 	if (t->limit_ratio_max > 0)
 		bound_print(pheap, result_of(results, count, "limit"), t->limit_ratio_max);

@@ -144,5 +144,6 @@ void bench_push_pop(const struct bench_options *opt)
 {
 	static const struct bench_target target = {.pmemobj_ratio_min = 4};
 
+	bench_push_pop_skip(opt);
 	transactions(opt, "push-pop", push_pop_of, BENCH_NODE_SIZE, &target);
 }

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fill_pheap.c: the bench space in pheap: blocks of pheap_alloc, without a type.
+ */
+#include "bench.h"
+#include "fill.h"
+#include "pheap.h"
+
+static _Noreturn void fail(const pheap *heap, const char *call, int rc)
+{
+	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
+}
+
+static void *fill_open(const char *path, uint64_t size, bool grows)
+{
+	struct pheap_options options = PHEAP_OPTIONS_INIT;
+	pheap *heap;
+	int rc;
+
+	options.durability = PHEAP_PROCESS;
+	options.max_size = size;
+	if (!grows)
+		options.initial_size = size;
+	rc = pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &options, &heap);
+	if (rc)
+		fail(NULL, "pheap_open", rc);
+	return heap;
+}
+
+static void fill_close(void *self)
+{
+	int rc = pheap_close(self);
+
+	if (rc)
+		fail(NULL, "pheap_close", rc);
+}
+
+static pheap_tx *begin(pheap *heap)
+{
+	pheap_tx *tx;
+	int rc = pheap_begin(heap, 0, &tx);
+
+	if (rc)
+		fail(heap, "pheap_begin", rc);
+	return tx;
+}
+
+static bool fill_alloc(void *self, const uint32_t *sizes, uint64_t *ret_blocks, unsigned count)
+{
+	pheap *heap = self;
+	pheap_tx *tx = begin(heap);
+	int rc;
+
+	for (unsigned i = 0; i < count; i++) {
+		char *block = pheap_alloc(tx, sizes[i], 0);
+
+		if (!block)
+			break;
+		memset(block, FILL_BYTE, sizes[i]);
+		ret_blocks[i] = pheap_offset(heap, block);
+	}
+	rc = pheap_commit(tx);
+	if (rc && rc != -ENOSPC)
+		fail(heap, "pheap_commit", rc);
+	return rc == 0;
+}
+
+static void fill_release(void *self, const uint64_t *blocks, unsigned count)
+{
+	pheap *heap = self;
+	pheap_tx *tx = begin(heap);
+	int rc;
+
+	for (unsigned i = 0; i < count; i++)
+		pheap_free(tx, pheap_at(heap, blocks[i]));
+	rc = pheap_commit(tx);
+	if (rc)
+		fail(heap, "pheap_commit", rc);
+}
+
+const struct fill_system fill_pheap = {
+	.name = "pheap",
+	.open = fill_open,
+	.close = fill_close,
+	.alloc = fill_alloc,
+	.release = fill_release,
+	.full = true,
+};
