@@ -28,6 +28,8 @@
 #define BENCH_RECORD_SIZE 64u
 #define BENCH_RECORD_COUNT (BENCH_ARRAY_SIZE / BENCH_RECORD_SIZE)
 #define BENCH_NODE_SIZE 64u
+#define BENCH_BLOCK_SIZE 4096u
+#define BENCH_BLOCK_COUNT (BENCH_ARRAY_SIZE / BENCH_BLOCK_SIZE)
 #define BENCH_LIST_LENGTH 1000u /* nodes on the list before push-pop starts */
 #define BENCH_SEED 0x9e3779b97f4a7c15ull
 #define BENCH_SYSTEM_MAX 8
@@ -42,14 +44,14 @@ struct bench_system {
 	void *(*open)(const char *folder);
 	void (*close)(void *self);
 	void *(*array)(void *self);
-	bench_loop *words, *records, *push_pop; /* NULL: does not take part */
+	bench_loop *words, *records, *push_pop, *blocks, *defers; /* NULL: does not take part */
 	/* A file of `size` bytes with block_count small blocks of 64 to 256 bytes, most of the rest in blocks
 	 * of 1 MiB that nobody touches, and a transaction left open for the SIGKILL that follows. NULL: does
 	 * not take part. */
 	void (*life_create)(const char *path, uint64_t size, uint64_t block_count);
 	/* Opens it, checks that the killed transaction is undone, leaves another one open. ns: of the opening
-	 * call alone. */
-	uint64_t (*life_open_ns)(const char *path, uint64_t size);
+	 * call alone; of that, undoing took *ret_recovery_ns, if the system says so. */
+	uint64_t (*life_open_ns)(const char *path, uint64_t size, uint64_t *ret_recovery_ns);
 };
 extern const struct bench_system bench_pheap, bench_pmemobj, bench_lmdb, bench_floor, bench_limit;
 extern struct bench_system bench_boost, bench_mimalloc, bench_malloc;
@@ -81,6 +83,8 @@ struct bench_target {
 	double instructions_max;    /* per operation */
 	double value_max;	    /* ns per operation, or the value itself */
 	double p99_max;
+	double value_min;  /* of a value that is better the larger it is */
+	bool peers_beaten; /* a value that is not a time: better than that of every other system */
 };
 
 struct bench_result {
@@ -160,10 +164,16 @@ void bench_push_pop_skip(const struct bench_options *opt);
 /* The benches. */
 void bench_modify_words(const struct bench_options *opt);
 void bench_record_64(const struct bench_options *opt);
+void bench_records_10x64(const struct bench_options *opt);
+void bench_block_4k(const struct bench_options *opt);
+void bench_defer_words(const struct bench_options *opt);
+void bench_many_ranges(const struct bench_options *opt);
 void bench_push_pop(const struct bench_options *opt);
 void bench_open_after_kill(const struct bench_options *opt);
 void bench_alloc_waste(const struct bench_options *opt);
 void bench_memory(const struct bench_options *opt);
+void bench_space(const struct bench_options *opt);
+void bench_fsck(const struct bench_options *opt);
 void bench_classic(const struct bench_options *opt);
 void bench_classic_kill(const struct bench_options *opt);
 void bench_death_latency(const struct bench_options *opt);
@@ -194,6 +204,14 @@ int bench_self_main(char **argv);
 int bench_life_self(char **argv, int fd);
 int bench_memory_self(const char *folder, int fd);
 int bench_sync_self(char **argv, int fd);
+
+/* Of a file with so many small blocks: bytes for the large ones. */
+static inline uint64_t bench_life_large_size(uint64_t size, uint64_t block_count)
+{
+	uint64_t other = size / 8 + (4u << 20) + block_count * 180;
+
+	return size > other ? size - other : 0;
+}
 
 static inline uint64_t bench_random(uint64_t *rng)
 {

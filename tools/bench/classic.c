@@ -235,7 +235,7 @@ static void player_turn(struct player *p, unsigned rep)
 void bench_classic(const struct bench_options *opt)
 {
 	static const struct bench_target target = {
-		.limit_ratio_max = 1.6, .lmdb_ratio_min = 30, .pmemobj_ratio_min = 4};
+		.limit_ratio_max = 1.5, .lmdb_ratio_min = 30, .pmemobj_ratio_min = 4};
 	static struct player players[SYSTEM_COUNT];
 	struct bench_result wall[SYSTEM_COUNT], cpu[SYSTEM_COUNT], sleeps[SYSTEM_COUNT];
 	struct classic_size size = size_of(opt);

@@ -13,7 +13,7 @@
 static void number_print(const char *key, double value, bool known)
 {
 	if (known)
-		printf(",\"%s\":%.2f", key, value);
+		printf(",\"%s\":%.*f", key, value < 10 ? 4 : 2, value);
 	else
 		printf(",\"%s\":null", key);
 }
@@ -59,6 +59,8 @@ static void value_print(double value)
 		printf(" %9.3f M", value / 1e6);
 	else if (value >= 1e5)
 		printf(" %9.1f k", value / 1e3);
+	else if (value < 10)
+		printf(" %11.3f", value);
 	else
 		printf(" %9.1f  ", value);
 }
@@ -115,6 +117,23 @@ static void bound_print(const struct bench_result *pheap, const struct bench_res
 		printf(" (<= %g) %s", max, verdict(ratio <= max));
 }
 
+/* Whether its value is better than that of all others, and whose is the best of theirs. */
+static void rivals_print(const struct bench_result *pheap, const struct bench_result *results, unsigned count,
+			 bool larger)
+{
+	const struct bench_result *best = NULL;
+
+	for (unsigned i = 0; i < count; i++) {
+		const struct bench_result *r = &results[i];
+
+		if (r != pheap && (!best || (larger ? r->value > best->value : r->value < best->value)))
+			best = r;
+	}
+	if (best)
+		printf("  better than %s %.3f %s", best->system, best->value,
+		       verdict(larger ? pheap->value > best->value : pheap->value < best->value));
+}
+
 /* What pheap should reach, beside what it reached. */
 static void target_print(const struct bench_target *t, const struct bench_result *pheap,
 			 const struct bench_result *results, unsigned count, bool time)
@@ -124,6 +143,10 @@ static void target_print(const struct bench_target *t, const struct bench_result
 		       verdict(pheap->instructions <= t->instructions_max));
 	if (t->value_max > 0)
 		printf("  <= %g %s", t->value_max, verdict(pheap->value <= t->value_max));
+	if (t->value_min > 0)
+		printf("  >= %g %s", t->value_min, verdict(pheap->value >= t->value_min));
+	if (t->peers_beaten)
+		rivals_print(pheap, results, count, t->value_min > 0);
 	if (t->p99_max > 0)
 		printf("  p99 <= %g %s", t->p99_max, verdict(pheap->p99 <= t->p99_max));
 	if (!time)

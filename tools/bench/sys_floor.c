@@ -62,6 +62,42 @@ static void floor_records(void *self, uint64_t *rng, unsigned param, uint64_t op
 	}
 }
 
+static void block_fill(uint64_t *block, uint64_t value)
+{
+	for (unsigned i = 0; i < BENCH_BLOCK_SIZE / 8; i++)
+		block[i] = value + i;
+}
+
+static void floor_blocks(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
+{
+	struct floor_file *file = ((struct store *)self)->file;
+	char *array = file->array;
+
+	(void)param;
+	for (uint64_t i = 0; i < op_count; i++) {
+		uint64_t r = bench_random(rng);
+		char *at = array + r % BENCH_BLOCK_COUNT * BENCH_BLOCK_SIZE;
+
+		block_fill(floor_modify(&file->log, at, BENCH_BLOCK_SIZE), r);
+		floor_commit(&file->log);
+	}
+}
+
+static void floor_defers(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
+{
+	struct floor_file *file = ((struct store *)self)->file;
+	uint64_t *array = (void *)file->array;
+
+	for (uint64_t i = 0; i < op_count; i++) {
+		for (unsigned j = 0; j < param; j++) {
+			uint64_t r = bench_random(rng);
+
+			floor_defer(&file->log, &array[r % BENCH_WORD_COUNT], &r, sizeof r);
+		}
+		floor_defer_commit(&file->log);
+	}
+}
+
 /* The compiler must not keep stores of one operation back for the next. */
 static void operation_end(void)
 {
@@ -92,6 +128,19 @@ static void limit_records(void *self, uint64_t *rng, unsigned param, uint64_t op
 
 			record_fill((void *)(array + r % BENCH_RECORD_COUNT * BENCH_RECORD_SIZE), r);
 		}
+		operation_end();
+	}
+}
+
+static void limit_blocks(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
+{
+	char *array = ((struct store *)self)->file->array;
+
+	(void)param;
+	for (uint64_t i = 0; i < op_count; i++) {
+		uint64_t r = bench_random(rng);
+
+		block_fill((void *)(array + r % BENCH_BLOCK_COUNT * BENCH_BLOCK_SIZE), r);
 		operation_end();
 	}
 }
@@ -171,6 +220,8 @@ const struct bench_system bench_floor = {
 	.array = store_array,
 	.words = floor_words,
 	.records = floor_records,
+	.blocks = floor_blocks,
+	.defers = floor_defers,
 };
 
 const struct bench_system bench_limit = {
@@ -181,4 +232,6 @@ const struct bench_system bench_limit = {
 	.words = limit_words,
 	.records = limit_records,
 	.push_pop = limit_push_pop,
+	.blocks = limit_blocks,
+	.defers = limit_words, /* the same stores */
 };

@@ -59,7 +59,7 @@ static void life_dirty(MDB_env *env)
 		int rc = put(txn, db, UINT64_MAX - i, 64, MDB_NOOVERWRITE);
 
 		if (rc == MDB_KEYEXIST)
-			bench_die("LMDB: record %u was not rolled back", i);
+			bench_die("lmdb: record %u was not rolled back", i);
 		check("mdb_put", rc);
 	}
 }
@@ -80,12 +80,13 @@ static void life_create(const char *path, uint64_t size, uint64_t block_count)
 	life_dirty(env);
 }
 
-static uint64_t life_open_ns(const char *path, uint64_t size)
+static uint64_t life_open_ns(const char *path, uint64_t size, uint64_t *ret_recovery_ns)
 {
 	struct bench_span span;
 	uint64_t ns;
 	MDB_env *env;
 
+	(void)ret_recovery_ns;
 	bench_span_begin(&span);
 	env = env_open(path, size);
 	ns = bench_span_end_ns(&span);

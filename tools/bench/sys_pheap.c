@@ -10,7 +10,7 @@
 #include "bench.h"
 #include "pheap.h"
 
-#define FILE_SIZE (96ull << 20)
+#define FILE_SIZE (160ull << 20) /* the array, and the log of a million ranges */
 #define LIFE_WORD_COUNT 4096u
 #define LIFE_BATCH 1000u /* allocations in one transaction */
 #define LIFE_LARGE_SIZE (1u << 20)
@@ -96,6 +96,39 @@ static void records(void *self, uint64_t *rng, unsigned param, uint64_t op_count
 				break;
 			for (unsigned k = 0; k < BENCH_RECORD_SIZE / 8; k++)
 				record->words[k] = r + k;
+		}
+		commit(store->heap, tx);
+	}
+}
+
+static void blocks(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
+{
+	struct store *store = self;
+
+	for (uint64_t i = 0; i < op_count; i++) {
+		pheap_tx *tx = begin(store->heap);
+		uint64_t r = bench_random(rng);
+		const uint64_t *at = store->array + r % BENCH_BLOCK_COUNT * (BENCH_BLOCK_SIZE / 8);
+		uint64_t *block = pheap_modify(tx, at, BENCH_BLOCK_SIZE);
+
+		(void)param;
+		for (unsigned k = 0; block && k < BENCH_BLOCK_SIZE / 8; k++)
+			block[k] = r + k;
+		commit(store->heap, tx);
+	}
+}
+
+static void defers(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
+{
+	struct store *store = self;
+
+	for (uint64_t i = 0; i < op_count; i++) {
+		pheap_tx *tx = begin(store->heap);
+
+		for (unsigned j = 0; j < param; j++) {
+			uint64_t r = bench_random(rng);
+
+			pheap_defer(tx, &store->array[r % BENCH_WORD_COUNT], &r, sizeof r);
 		}
 		commit(store->heap, tx);
 	}
@@ -191,12 +224,13 @@ static void *store_array(void *self)
 
 static void blocks_make(pheap *heap, uint64_t count, bool large)
 {
+	const unsigned batch = large ? 1 : LIFE_BATCH;
 	uint64_t rng = BENCH_SEED;
 
 	for (uint64_t done = 0; done < count;) {
 		pheap_tx *tx = begin(heap);
 
-		for (unsigned i = 0; i < LIFE_BATCH && done < count; i++, done++) {
+		for (unsigned i = 0; i < batch && done < count; i++, done++) {
 			size_t n = large ? LIFE_LARGE_SIZE : 64 + bench_random(&rng) % 193;
 
 			if (!pheap_alloc(tx, n, 1))
@@ -232,7 +266,7 @@ static void life_dirty(pheap *heap)
 static void life_create(const char *path, uint64_t size, uint64_t block_count)
 {
 	pheap *heap = heap_create(path, size);
-	uint64_t large_size = size - size / 8 - block_count * 180;
+	uint64_t large_size = bench_life_large_size(size, block_count);
 	pheap_tx *tx = begin(heap);
 	const void *root = pheap_root(tx, "words", LIFE_WORD_COUNT * sizeof(uint64_t), 0);
 
@@ -243,7 +277,7 @@ static void life_create(const char *path, uint64_t size, uint64_t block_count)
 	life_dirty(heap);
 }
 
-static uint64_t life_open_ns(const char *path, uint64_t size)
+static uint64_t life_open_ns(const char *path, uint64_t size, uint64_t *ret_recovery_ns)
 {
 	struct pheap_info info = {0};
 	struct bench_span span;
@@ -262,6 +296,7 @@ static uint64_t life_open_ns(const char *path, uint64_t size)
 		fail(heap, "pheap_info", rc);
 	if (info.recovered_back != 1)
 		bench_die("pheap: open undid %u transactions, not 1", (unsigned)info.recovered_back);
+	*ret_recovery_ns = info.recovery_ns;
 	life_dirty(heap);
 	return ns;
 }
@@ -274,6 +309,8 @@ const struct bench_system bench_pheap = {
 	.words = words,
 	.records = records,
 	.push_pop = push_pop,
+	.blocks = blocks,
+	.defers = defers,
 	.life_create = life_create,
 	.life_open_ns = life_open_ns,
 };

@@ -13,7 +13,7 @@
 
 #include "bench.h"
 
-#define FILE_SIZE (160ull << 20)
+#define FILE_SIZE (256ull << 20) /* the array, and the log of a million ranges */
 #define LAYOUT "pheap-bench"
 #define LIFE_WORD_COUNT 4096u
 #define LIFE_BATCH 1000u
@@ -91,6 +91,23 @@ static void records(void *self, uint64_t *rng, unsigned param, uint64_t op_count
 			for (unsigned k = 0; k < BENCH_RECORD_SIZE / 8; k++)
 				record[k] = r + k;
 		}
+		commit();
+	}
+}
+
+static void blocks(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
+{
+	struct store *store = self;
+
+	(void)param;
+	for (uint64_t i = 0; i < op_count; i++) {
+		uint64_t r = bench_random(rng);
+		uint64_t *block = store->array + r % BENCH_BLOCK_COUNT * (BENCH_BLOCK_SIZE / 8);
+
+		begin(store->pool);
+		add(block, BENCH_BLOCK_SIZE);
+		for (unsigned k = 0; k < BENCH_BLOCK_SIZE / 8; k++)
+			block[k] = r + k;
 		commit();
 	}
 }
@@ -206,7 +223,7 @@ static void life_dirty(PMEMobjpool *pool)
 static void life_create(const char *path, uint64_t size, uint64_t block_count)
 {
 	PMEMobjpool *pool = pool_create(path, size);
-	uint64_t large_size = size - size / 8 - block_count * 180;
+	uint64_t large_size = bench_life_large_size(size, block_count);
 	uint64_t rng = BENCH_SEED;
 
 	for (uint64_t done = 0; done < block_count;) {
@@ -222,13 +239,14 @@ static void life_create(const char *path, uint64_t size, uint64_t block_count)
 	life_dirty(pool);
 }
 
-static uint64_t life_open_ns(const char *path, uint64_t size)
+static uint64_t life_open_ns(const char *path, uint64_t size, uint64_t *ret_recovery_ns)
 {
 	struct bench_span span;
 	uint64_t ns;
 	PMEMobjpool *pool;
 
 	(void)size;
+	(void)ret_recovery_ns;
 	bench_span_begin(&span);
 	pool = pmemobj_open(path, LAYOUT);
 	ns = bench_span_end_ns(&span);
@@ -246,6 +264,8 @@ const struct bench_system bench_pmemobj = {
 	.words = words,
 	.records = records,
 	.push_pop = push_pop,
+	.blocks = blocks,
+	.defers = words, /* it has no deferred store */
 	.life_create = life_create,
 	.life_open_ns = life_open_ns,
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * transactions.c: modify-words, record-64, push-pop: loops of small transactions on one thread.
+ * transactions.c: modify-words, record-64, records-10x64, block-4k, defer-words, push-pop: loops of small
+ * transactions on one thread.
  *
  * What: all systems are open at once; within each repetition they take turns, and who goes first rotates,
  * so that a slow moment of the machine meets all of them.
@@ -31,6 +32,16 @@ static bench_loop *records_of(const struct bench_system *system)
 static bench_loop *push_pop_of(const struct bench_system *system)
 {
 	return system->push_pop;
+}
+
+static bench_loop *blocks_of(const struct bench_system *system)
+{
+	return system->blocks;
+}
+
+static bench_loop *defers_of(const struct bench_system *system)
+{
+	return system->defers;
 }
 
 struct opener {
@@ -121,10 +132,10 @@ void bench_modify_words(const struct bench_options *opt)
 		unsigned count;
 		struct bench_target target;
 	} rows[] = {
-		{1, {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2, .instructions_max = 350}},
-		{4, {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2}},
-		{16, {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2}},
-		{64, {.pmemobj_ratio_min = 0}},
+		{1, {.pmemobj_ratio_min = 6, .floor_ratio_max = 1.4, .instructions_max = 200}},
+		{4, {.pmemobj_ratio_min = 8, .floor_ratio_max = 1.5}},
+		{16, {.pmemobj_ratio_min = 12, .floor_ratio_max = 1.5}},
+		{64, {.pmemobj_ratio_min = 12, .floor_ratio_max = 1.5}},
 	};
 
 	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -133,16 +144,36 @@ void bench_modify_words(const struct bench_options *opt)
 
 void bench_record_64(const struct bench_options *opt)
 {
-	static const struct bench_target one = {.pmemobj_ratio_min = 5, .floor_ratio_max = 2.2};
-	static const struct bench_target ten = {.pmemobj_ratio_min = 0};
+	static const struct bench_target target = {.pmemobj_ratio_min = 6, .floor_ratio_max = 1.5};
 
-	transactions(opt, "record-64", records_of, 1, &one);
-	transactions(opt, "record-64", records_of, 10, &ten);
+	transactions(opt, "record-64", records_of, 1, &target);
+}
+
+void bench_records_10x64(const struct bench_options *opt)
+{
+	static const struct bench_target target = {.pmemobj_ratio_min = 12, .floor_ratio_max = 1.5};
+
+	transactions(opt, "records-10x64", records_of, 10, &target);
+}
+
+void bench_block_4k(const struct bench_options *opt)
+{
+	static const struct bench_target target = {.pmemobj_ratio_min = 2.5, .floor_ratio_max = 1.5};
+
+	transactions(opt, "block-4k", blocks_of, BENCH_BLOCK_SIZE, &target);
+}
+
+void bench_defer_words(const struct bench_options *opt)
+{
+	static const struct bench_target none;
+
+	for (unsigned count = 1; count <= 64; count *= 4)
+		transactions(opt, "defer-words", defers_of, count, &none);
 }
 
 void bench_push_pop(const struct bench_options *opt)
 {
-	static const struct bench_target target = {.pmemobj_ratio_min = 4};
+	static const struct bench_target target = {.pmemobj_ratio_min = 10, .value_max = 150};
 
 	bench_push_pop_skip(opt);
 	transactions(opt, "push-pop", push_pop_of, BENCH_NODE_SIZE, &target);
