@@ -222,9 +222,8 @@ struct pheap_options {
 	uint64_t max_size;
 	/* Creation. SYNC, EPOCH: bytes of the journal, and as many again in memory and file for its ring; 32768 to 2^40. A
 	 * quarter of it bounds a transaction, half of it is what makes a checkpoint. 0: 16 MiB, or a quarter of initial_size if
-	 * that is given; at most 1/16 of max_size. PROCESS: bytes kept aside for long logs, beside the 1/42 of the heap
-	 * that never holds blocks and is enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to
-	 * 1 MiB. */
+	 * that is given; at most 1/16 of max_size. PROCESS: bytes kept aside for long logs. With them up to 1/42 of the heap
+	 * holds no blocks, enough to free all of them in one transaction. 0: 1/64 of initial_size, 4 KiB to 1 MiB. */
 	uint64_t journal_size;
 	/* Creation. EPOCH: milliseconds of commits that a power cut may take. 0: 5000. SYNC: milliseconds after which a commit
 	 * makes a checkpoint though the journal has room, so that recovery has little to do. 0: 30000. */
@@ -239,7 +238,7 @@ struct pheap_options {
 	const struct pheap_type *types;
 	uint64_t type_count;
 	/* Creation: processes that can be attached at once, at most 4096. 0: 4, 32, 320 or 512, for an
-	 * initial_size below 1, 16, 256 MiB, or not; one that may grow to 64 MiB counts as 16 MiB, so a heap
+	 * initial_size below 1 MiB, 16 MiB, 1 GiB, or not; one that may grow to 64 MiB counts as 16 MiB, so a heap
 	 * without options has 320. */
 	uint32_t member_count;
 	/* Creation: lanes, at most 16383. Each thread that uses the heap takes one until it ends, and each
@@ -596,7 +595,7 @@ PHEAP_API int pheap_defer_u64(pheap_tx *tx, const uint64_t *dst, uint64_t value)
  * 65535; blocks of a type can be walked with pheap_next. Its bytes are whatever was there; store to them
  * freely until a savepoint is set, then use pheap_modify. Address: a multiple of 8, of 16 if n is a
  * multiple of 16 or above 128, of 4096 if n is above 16384. n is rounded up: to 16 at least, by 8 to 128,
- * by 16 to 1024, by at most 1/8 to 16384, then to 4096s.
+ * by 16 to 1024, by at most 1/8 to 16384, then to 4096s; in a heap that is nearly full to at most twice that.
  * Returns NULL and dooms: -EINVAL (n 0, type above 65535), -ENOSPC (also: n above max_size), [tx], [space].
  */
 PHEAP_MUST void *pheap_alloc(pheap_tx *tx, size_t n, uint32_t type);

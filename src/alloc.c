@@ -21,6 +21,8 @@ void ph_alloc_close(struct pheap *h)
 	if (!h->alloc)
 		return;
 	pthread_mutex_destroy(&h->alloc->lock);
+	for (uint32_t i = 0; i < h->alloc->bin_count; i++)
+		free(h->alloc->bins[i].notes);
 	free(h->alloc->bins);
 	free(h->alloc->bin_map.slots);
 	free(h->alloc);

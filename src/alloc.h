@@ -31,6 +31,7 @@ struct ph_op {
 	uint64_t head, desc; /* chunk and descriptor of the run */
 	uint64_t set, clr;
 	uint64_t set_pos, clr_pos; /* log positions of their records, PH_NO_POSITION: none */
+	uint32_t index_at;	   /* its entry in the index */
 };
 #define PH_NO_POSITION UINT64_MAX
 
@@ -46,33 +47,51 @@ struct ph_desc_op {
 struct ph_ops {
 	struct ph_op *ops;
 	uint32_t count, room;
-	struct ph_map map; /* word_idx -> index in ops; used from PH_OPS_LINEAR on */
+	uint32_t *index; /* hash of word_idx -> place in ops */
+	uint32_t index_room;
 	struct ph_desc_op *descs;
 	uint32_t desc_count, desc_room;
 	struct ph_map desc_map; /* chunk -> latest index in descs */
 	uint64_t *heads;	/* runs to latch: room for count + desc_count */
 	uint32_t head_count, head_room;
 	bool directory; /* the directory latch is held */
-};
-
-#define PH_RUN_CACHE 32u
-struct ph_run_hint {
-	uint64_t desc; /* whole descriptor word expected at head; 0: empty */
-	uint64_t head;
-	uint32_t word; /* first bitmap word worth a look */
-};
-struct ph_run_cache {
-	struct ph_run_hint hints[PH_RUN_CACHE];
+	bool unordered; /* the latches of all ops are held, and heads is not in use */
 };
 
 /* Runs with free blocks that this process knows of, by class and type. */
-#define PH_BIN_RECENT 64u
+#define PH_BIN_NOTES 512u
 struct ph_bin {
 	uint64_t key;	 /* type << 12 | block size / 8 */
 	uint64_t cursor; /* the sweep over the directory stands here; chunk_count: done */
-	uint32_t recent_count;
-	uint64_t recent[PH_BIN_RECENT]; /* heads noted by frees */
-	bool lost;			/* more were freed than `recent` holds: sweep again before growing */
+	uint64_t *
+		notes; /* heads of runs with frees, each once, the lowest last: low ones are filled, high ones get empty */
+	uint32_t note_count, note_room;
+	bool lost; /* more were freed than notes were kept: sweep again */
+	bool none; /* the whole directory was searched in vain, and nothing was noted since */
+};
+
+/* Where a thread looks first, for one class and type: the blocks that it freed last, then the run that it used last.
+ * Nothing of it is a right: each is looked at again under the owner word. */
+#define PH_RUN_CACHE 256u
+#define PH_RUN_STASH 8u
+struct ph_run_hint {
+	uint64_t key; /* as in ph_bin; 0: empty */
+	uint64_t head;
+	uint64_t desc;	      /* whole descriptor word expected at head; 0: no run */
+	uint32_t block_count; /* of the run */
+	uint16_t word;	      /* first bitmap word of it worth a look */
+	uint16_t stash_count;
+	struct ph_spot {
+		uint64_t desc;	/* as it was when the block was freed */
+		uint64_t place; /* PH_SPOT */
+	} stash[PH_RUN_STASH];	/* the last one is tried first */
+};
+#define PH_SPOT(head, bit) ((head) << 12 | (bit))
+#define PH_SPOT_HEAD(place) ((place) >> 12)
+#define PH_SPOT_BIT(place) ((uint32_t)((place)&0xfff))
+struct ph_run_cache {
+	struct ph_run_hint hints[PH_RUN_CACHE];
+	uint32_t freed_count; /* blocks, not yet added to the process's */
 };
 
 #define PH_HOLE_CLASSES 16u
@@ -149,9 +168,12 @@ static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t 
 /* One chunk in so many is for logs only, the last ones that there are: freeing every block of a full heap in one
  * transaction takes 24 bytes of log for 64 blocks, at most 96 bytes for a chunk. A policy, not a rule of the format. */
 #define PH_LOG_SHARE 42u
-static inline uint64_t ph_chunk_block_end(uint64_t chunk_count)
+static inline uint64_t ph_chunk_block_end(const struct pheap *h, uint64_t chunk_count)
 {
-	return chunk_count - chunk_count / PH_LOG_SHARE;
+	uint64_t share = chunk_count / PH_LOG_SHARE, journal = h->super.journal_count;
+
+	/* The journal is for the same. */
+	return chunk_count - (share > journal ? share - journal : 0);
 }
 static inline uint64_t ph_directory_change(const struct pheap *h)
 {
@@ -170,25 +192,38 @@ bool ph_chunk_whole(const struct pheap *h, uint64_t head, uint64_t desc);
 size_t ph_run_class(size_t n); /* block size for n bytes, n <= PHD_BLOCK_SIZE_MAX */
 uint32_t ph_run_length(const struct pheap *h, size_t block_size);
 uint32_t ph_run_blocks(uint64_t desc);
-/* A free block of that class and type chosen for the transaction; its SET record is in the log. */
-int ph_run_alloc(struct pheap_tx *tx, size_t block_size, uint32_t type, uint64_t *ret_off);
+/* A free block of that class and type chosen for the transaction; its SET record is in the log. In a full heap it may be
+ * larger, and *block_size says so, but a multiple of align. */
+int ph_run_alloc(struct pheap_tx *tx, size_t *block_size, size_t align, uint32_t type, uint64_t *ret_off);
+/* The blocks of that bitmap word are free now: for later. */
+void ph_run_freed(struct pheap_tx *tx, const struct ph_op *op, uint64_t mask);
 /* A run of that class and type with a free block, its owner word taken for `word`; made when there is none.
  * `desc` is that of the longest run; the one found may be shorter: *ret_desc. */
 int ph_run_get(struct pheap_tx *tx, uint64_t word, uint64_t desc, uint64_t *ret_head, uint64_t *ret_desc);
 void ph_run_cache_return(struct pheap_tx *tx); /* the thread ends: others may use its runs */
-void ph_run_note(struct pheap_tx *tx, uint64_t head, uint64_t desc); /* has free blocks, for later */
-uint64_t ph_run_reclaim(struct pheap_tx *tx); /* empty runs become free chunks; how many chunks */
+uint64_t ph_run_reclaim(struct pheap_tx *tx);  /* empty runs become free chunks; how many chunks */
 
 /* ops.c */
-int ph_ops_set(struct pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask);
-int ph_ops_clear(struct pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask);
-struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx);
+/* op: what ph_ops_find says of the word; else a new one, of the run with that head and descriptor. */
+int ph_ops_set(struct pheap_tx *tx, struct ph_op *op, uint64_t head, uint64_t desc, uint64_t word_idx,
+	       uint64_t mask);
+int ph_ops_clear(struct pheap_tx *tx, struct ph_op *op, uint64_t head, uint64_t desc, uint64_t word_idx,
+		 uint64_t mask);
+struct ph_op *ph_ops_find_many(const struct ph_ops *ops, uint64_t word_idx);
+/* NULL: the transaction has none for this word yet. */
+static inline struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx)
+{
+	return __builtin_expect(ops->count == 0, 1) ? NULL : ph_ops_find_many(ops, word_idx);
+}
 int ph_ops_desc(struct pheap_tx *tx, uint64_t chunk, uint64_t count, uint64_t old_desc, uint64_t new_desc);
 /* Descriptor as this transaction sees it. */
 uint64_t ph_ops_desc_of(const struct pheap_tx *tx, const struct pheap *h, uint64_t chunk);
 void ph_ops_give_back(struct pheap_tx *tx); /* what ph_ops_prepare took, before the commit point */
 int ph_ops_prepare(struct pheap_tx *tx);    /* latches and tests; on error everything is released again */
-void ph_ops_release(struct pheap_tx *tx);   /* latches, after idle */
+void ph_ops_apply(
+	struct pheap_tx *tx); /* as applying its log does, when that has SET, CLEAR and UNDO records only */
+void ph_ops_release(struct pheap_tx *tx);  /* latches, after idle */
+void ph_ops_unchoose(struct pheap_tx *tx); /* what was chosen may be found again, after an undo */
 void ph_ops_forget(struct pheap_tx *tx,
 		   uint64_t position); /* rollback: rebuilds from the log below position */
 void ph_ops_clear_all(struct ph_ops *ops);
@@ -202,6 +237,7 @@ struct ph_block {
 	uint64_t desc;	   /* as the transaction sees it */
 	uint64_t word_idx; /* runs: its bit */
 	uint64_t mask;
+	struct ph_op *op; /* of the transaction, for that word; NULL: none */
 	bool run;
 };
 /* The block that starts at off, allocated (committed or by tx, which may be NULL). 0, or -EINVAL and why in

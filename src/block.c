@@ -18,6 +18,7 @@
 #include "tx.h"
 
 #define ALIGN_MAX (2ull << 20)
+#define SIZE_COMMON_MAX 1024u
 
 static uint64_t extent_chunks(size_t n)
 {
@@ -32,6 +33,7 @@ static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint
 
 	b->run = true;
 	b->size = PHD_DESC_BLOCK_SIZE(b->desc);
+	b->op = NULL;
 	if (b->size == 0 || delta >= PHD_DESC_RUN_COUNT(b->desc) << PHD_CHUNK_SHIFT) {
 		*why = "in a damaged part of the heap";
 		return -EINVAL;
@@ -41,7 +43,7 @@ static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint
 		*why = "inside a block, not its start";
 		return -EINVAL;
 	}
-	if (idx >= ph_run_blocks(b->desc)) {
+	if (delta + b->size > PHD_DESC_RUN_COUNT(b->desc) << PHD_CHUNK_SHIFT) {
 		*why = "behind the last block of a run";
 		return -EINVAL;
 	}
@@ -50,10 +52,9 @@ static int run_block_find(const struct pheap *h, const struct pheap_tx *tx, uint
 	b->mask = 1ull << idx % 64;
 	bits = __atomic_load_n(&h->bits[b->word_idx], __ATOMIC_ACQUIRE);
 	if (tx && tx->ops.count) {
-		const struct ph_op *op = ph_ops_find(&tx->ops, b->word_idx);
-
-		if (op)
-			bits = (bits | op->set) & ~op->clr;
+		b->op = ph_ops_find(&tx->ops, b->word_idx);
+		if (b->op)
+			bits = (bits | b->op->set) & ~b->op->clr;
 	}
 	if (bits & b->mask)
 		return 0;
@@ -73,17 +74,18 @@ static bool extent_ends(const struct pheap *h, uint64_t head, uint64_t desc)
 int ph_block_find(const struct pheap *h, const struct pheap_tx *tx, uint64_t off, struct ph_block *b,
 		  const char **why)
 {
+	bool descs = tx && tx->ops.desc_count;
 	uint64_t chunk;
 
 	*why = "outside of the heap";
 	if (off < h->data_off || off >= ph_chunk_off(h, ph_chunk_count(h)))
 		return -EINVAL;
 	chunk = ph_chunk_of(h, off);
-	b->desc = ph_ops_desc_of(tx, h, chunk);
+	b->desc = descs ? ph_ops_desc_of(tx, h, chunk) : ph_desc_load(h, chunk);
 	b->head = chunk;
 	if (PHD_DESC_KIND(b->desc) == PHD_DESC_CONT) {
 		b->head = chunk - PHD_DESC_COUNT(b->desc);
-		b->desc = ph_ops_desc_of(tx, h, b->head);
+		b->desc = descs ? ph_ops_desc_of(tx, h, b->head) : ph_desc_load(h, b->head);
 	}
 	switch (PHD_DESC_KIND(b->desc)) {
 	case PHD_DESC_RUN:
@@ -138,11 +140,11 @@ int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t
 		while (size <= PHD_BLOCK_SIZE_MAX && size % align)
 			size = ph_run_class(size + 1);
 	if (size && size <= PHD_BLOCK_SIZE_MAX && align <= PHD_CHUNK_SIZE) {
+		rc = ph_run_alloc(tx, &size, align, type, ret_off);
 		*ret_size = size;
-		rc = ph_run_alloc(tx, size, type, ret_off);
-		if (rc == 0)
+		if (rc == 0 && tx->h->leased)
 			rc = ph_redo_fresh(tx->h, tx->word, *ret_off, size);
-		if (rc == 0)
+		if (rc == 0 && tx->h->leased)
 			rc = ph_redo_count(tx, size);
 	} else {
 		*ret_size = extent_chunks(n) << PHD_CHUNK_SHIFT;
@@ -150,9 +152,33 @@ int ph_block_alloc(pheap_tx *tx, size_t n, size_t align, uint32_t type, uint64_t
 	}
 	if (rc == 0) {
 		ph_cover_add(&tx->cover, *ret_off, *ret_size);
-		tx->modify_long |= *ret_size > PH_COVER_SMALL;
+		/* Without a WAL stores of a line into a larger block are logged once rather than looked up. */
+		tx->modify_long |= *ret_size > (tx->h->leased ? PH_COVER_SMALL : PHD_BLOCK_SIZE_MAX);
 	}
 	return rc;
+}
+
+static int find_error(const pheap_tx *tx, uint64_t off, int rc, const char *why)
+{
+	return ph_error(tx->h, rc, "free of offset 0x%llx: it is %s", (unsigned long long)off, why);
+}
+
+static int block_drop(pheap_tx *tx, const struct ph_block *b)
+{
+	/* A block of this transaction is free for it at once: what was deferred to it must not reach its
+	 * next owner. */
+	int rc = tx->has_defers ? ph_defer_settle(tx, b->off, b->size) : 0;
+
+	if (rc)
+		return rc;
+	if (b->run)
+		return ph_ops_clear(tx, b->op, b->head, b->desc, b->word_idx, b->mask);
+	if (b->desc == ph_desc_raw(tx->h, b->head) && !ph_chunk_whole(tx->h, b->head, b->desc))
+		return ph_error(
+			tx->h, PHEAP_ECORRUPT,
+			"free of offset 0x%llx: its chunks belong to others; run pheap-fsck on the file",
+			(unsigned long long)b->off);
+	return ph_ops_desc(tx, b->head, PHD_DESC_COUNT(b->desc), b->desc, 0);
 }
 
 int ph_block_drop(pheap_tx *tx, uint64_t off)
@@ -161,36 +187,24 @@ int ph_block_drop(pheap_tx *tx, uint64_t off)
 	const char *why;
 	int rc = ph_block_find(tx->h, tx, off, &b, &why);
 
-	if (rc)
-		return ph_error(tx->h, rc, "free of offset 0x%llx: it is %s", (unsigned long long)off, why);
-	/* A block of this transaction is free for it at once: what was deferred to it must not reach its
-	 * next owner. */
-	rc = tx->has_defers ? ph_defer_settle(tx, b.off, b.size) : 0;
-	if (rc)
-		return rc;
-	if (b.run)
-		return ph_ops_clear(tx, b.head, b.word_idx, b.mask);
-	if (b.desc == ph_desc_raw(tx->h, b.head) && !ph_chunk_whole(tx->h, b.head, b.desc))
-		return ph_error(
-			tx->h, PHEAP_ECORRUPT,
-			"free of offset 0x%llx: its chunks belong to others; run pheap-fsck on the file",
-			(unsigned long long)off);
-	return ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), b.desc, 0);
+	return rc ? find_error(tx, off, rc, why) : block_drop(tx, &b);
 }
 
 int ph_block_free(pheap_tx *tx, uint64_t off)
 {
-	if (ph_heap_has(tx->h, off, 1)) {
-		uint64_t desc = ph_desc_load(tx->h, ph_chunk_of(tx->h, off));
+	struct ph_block b;
+	const char *why;
+	int rc = ph_block_find(tx->h, tx, off, &b, &why);
 
-		if (PHD_DESC_TYPE(desc) > PHD_TYPE_USER_MAX)
-			return ph_error(tx->h, -EINVAL,
-					"free of offset 0x%llx: it belongs to the heap itself",
-					(unsigned long long)off);
+	if (__builtin_expect(rc || PHD_DESC_TYPE(b.desc) > PHD_TYPE_USER_MAX, 0)) {
+		if (!ph_heap_has(tx->h, off, 1) ||
+		    PHD_DESC_TYPE(ph_desc_load(tx->h, ph_chunk_of(tx->h, off))) <= PHD_TYPE_USER_MAX)
+			return find_error(tx, off, rc ? rc : -EINVAL, why);
+		return ph_error(tx->h, -EINVAL, "free of offset 0x%llx: it belongs to the heap itself",
+				(unsigned long long)off);
 	}
-	int rc = ph_hold_free_check(tx, off);
-
-	return rc ? rc : ph_block_drop(tx, off);
+	rc = ph_hold_free_check(tx, off);
+	return rc ? rc : block_drop(tx, &b);
 }
 
 bool ph_block_freed(const struct pheap_tx *tx, uint64_t off)
@@ -233,8 +247,8 @@ static void alloc_fail(pheap_tx *tx, int rc)
 	ph_tx_fail(tx, rc, "%s; what this transaction freed can be used again after its commit", text);
 }
 
-static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t n, uint32_t type,
-			   uint64_t *ret_size)
+static __attribute__((noinline)) void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t n,
+						     uint32_t type, uint64_t *ret_size)
 {
 	uint64_t off;
 	int rc = ph_tx_enter(tx, call);
@@ -262,9 +276,25 @@ static void *alloc_checked(pheap_tx *tx, const char *call, size_t align, size_t 
 
 void *pheap_alloc(pheap_tx *tx, size_t n, uint32_t type)
 {
-	uint64_t size;
+	uint64_t ret_size, off;
+	size_t size;
 
-	return alloc_checked(tx, "pheap_alloc", 8, n, type, &size);
+	/* The common case: a small block, and no WAL that wants to know of it. */
+	if (__builtin_expect(tx && tx->writable_by == &ph_thread && n - 1 < SIZE_COMMON_MAX &&
+				     type <= PHD_TYPE_USER_MAX && !tx->h->leased,
+			     1)) {
+		int rc;
+
+		size = ph_run_class(n);
+		rc = ph_run_alloc(tx, &size, 8, type, &off);
+		if (__builtin_expect(rc, 0)) {
+			alloc_fail(tx, rc);
+			return NULL;
+		}
+		ph_cover_add(&tx->cover, off, size);
+		return tx->base + off;
+	}
+	return alloc_checked(tx, "pheap_alloc", 8, n, type, &ret_size);
 }
 
 void *pheap_alloc_aligned(pheap_tx *tx, size_t align, size_t n, uint32_t type)
@@ -325,7 +355,7 @@ static bool extent_resize(pheap_tx *tx, const struct ph_block *b, size_t n, int 
 	if (want == had)
 		return true;
 	if (want > had) {
-		if (b->head + want > ph_chunk_block_end(ph_chunk_count(tx->h)) ||
+		if (b->head + want > ph_chunk_block_end(tx->h, ph_chunk_count(tx->h)) ||
 		    !ph_chunk_claim_at(tx->h, tx->word, b->head + had, want - had))
 			return false;
 		*ret_rc = ph_redo_fresh_extent(tx->h, tx->word, b->head + had, want - had, &flushed);

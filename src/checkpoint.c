@@ -37,7 +37,7 @@ static int records_copy(const struct ph_log *log, bool committed, struct ph_wal_
 {
 	for (uint32_t i = 0; i < log->count; i++) {
 		const struct ph_segment *s = &log->segments[i];
-		uint64_t end = i + 1 < log->count ? log->segments[i + 1].base : log->end;
+		uint64_t end = i + 1 < log->count ? log->segments[i + 1].base : ph_log_end(log);
 
 		for (uint64_t at = s->base; at < end;) {
 			const char *from = s->start + (at - s->base) * 8;

@@ -20,6 +20,8 @@
 #include "tx.h"
 #include "word.h"
 
+#define LOG_SLACK 16u /* chunks */
+
 static unsigned hole_class(uint64_t count)
 {
 	unsigned i = 63u - (unsigned)__builtin_clzll(count);
@@ -33,7 +35,7 @@ static bool chunk_take(struct pheap *h, uint64_t word, uint64_t chunk)
 
 	if (ph_desc_raw(h, chunk) != 0)
 		return false;
-	if (!ph_word_take_free(owner, word) && ph_word_try(h, owner, word) != PH_TAKEN)
+	if (!ph_word_take_again(owner, word) && ph_word_try(h, owner, word) != PH_TAKEN)
 		return false;
 	if (ph_desc_raw(h, chunk) == 0)
 		return true;
@@ -166,7 +168,36 @@ static int row_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t al
 
 int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
 {
-	return row_claim(h, word, count, align, ph_chunk_block_end(ph_chunk_count(h)), ret_chunk);
+	return row_claim(h, word, count, align, ph_chunk_block_end(h, ph_chunk_count(h)), ret_chunk);
+}
+
+/* Chunks of log that free in one transaction everything that there is. */
+static uint64_t log_need(const struct pheap *h, uint64_t end)
+{
+	uint64_t bytes = 0;
+
+	for (uint64_t at = h->super.journal_count; at < end;) {
+		uint64_t desc = ph_desc_load(h, at);
+
+		if (PHD_DESC_KIND(desc) == PHD_DESC_RUN)
+			bytes += (ph_run_blocks(desc) + 63) / 64 * ph_log_units(8) * 8;
+		else if (PHD_DESC_KIND(desc) == PHD_DESC_EXTENT)
+			bytes += ph_log_units(16) * 8;
+		at += step_over(desc);
+	}
+	bytes += bytes / 32; /* heads of extensions, and their ends that a record does not fit into */
+	return bytes / PHD_CHUNK_SIZE + LOG_SLACK;
+}
+
+/* A full heap: as far into the logs' share as what is there can do without. */
+static int claim_share(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk)
+{
+	uint64_t end = ph_chunk_count(h), need = log_need(h, end), journal = h->super.journal_count;
+
+	need = need > journal ? need - journal : 0;
+	if (need >= end || end - need <= ph_chunk_block_end(h, end))
+		return -ENOSPC;
+	return row_claim(h, word, count, align, end - need, ret_chunk);
 }
 
 int ph_chunk_claim_log(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk)
@@ -253,13 +284,14 @@ static uint64_t tail_length(const struct pheap *h, uint64_t end, uint64_t count)
 static int tail_grow(struct pheap_tx *tx, uint64_t count, uint64_t align, uint64_t seen)
 {
 	struct pheap *h = tx->h;
-	uint64_t room = h->super.chunk_max - seen, want = count + align - 1, end = ph_chunk_block_end(seen);
+	uint64_t room = h->super.chunk_max - seen, want = count + align - 1,
+		 end = ph_chunk_block_end(h, seen);
 	uint64_t tail = tail_length(h, end, want), need = want > tail ? want - tail : 1;
 
 	need += need / (PH_LOG_SHARE - 1) + 1; /* logs get their share of what is new */
 	if (need > room)
-		need = room && tail + ph_chunk_block_end(h->super.chunk_max) - end >= count ? room
-		       : count > room							    ? count
+		need = room && tail + ph_chunk_block_end(h, h->super.chunk_max) - end >= count ? room
+		       : count > room							       ? count
 				      : room + 1; /* too much: for the sentence that says so */
 	return heap_grow(tx, need, seen);
 }
@@ -295,7 +327,9 @@ int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t al
 		if (rc != -ENOSPC)
 			return rc;
 		/* Empty runs first; but a few frees are no reason for a sweep while the file can grow. */
-		if (!swept && __atomic_load_n(&h->alloc->freed_count, __ATOMIC_RELAXED) > seen / 64) {
+		if (!swept &&
+		    __atomic_load_n(&h->alloc->freed_count, __ATOMIC_RELAXED) + tx->cache.freed_count >
+			    seen / 64) {
 			swept = true;
 			if (ph_run_reclaim(tx))
 				continue;
@@ -303,6 +337,8 @@ int ph_chunk_get(struct pheap_tx *tx, uint64_t word, uint64_t count, uint64_t al
 		rc = tail_grow(tx, count, align, seen);
 		if (rc == 0)
 			continue;
+		if (rc == -ENOSPC && full && claim_share(h, word, count, align, ret_chunk) == 0)
+			return 0;
 		if (rc == -ENOSPC && full && count <= PHD_RUN_COUNT_MAX)
 			full_note(h, seen_change);
 		if (rc != -ENOSPC || full)

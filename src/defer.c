@@ -102,13 +102,13 @@ int ph_defer_settle(pheap_tx *tx, uint64_t off, size_t n)
 {
 	if (!tx->has_defers || !lines_have(tx, off, n))
 		return 0;
-	return settle_below(tx, off, n, tx->log.end);
+	return settle_below(tx, off, n, ph_log_end(&tx->log));
 }
 
 /* A later DEFER over an older PUBLISH must win: the PUBLISH becomes an ordinary DEFER, in its place. */
 static int publish_demote(pheap_tx *tx, uint64_t off, size_t n)
 {
-	uint64_t end = tx->log.end, at = 0;
+	uint64_t end = ph_log_end(&tx->log), at = 0;
 
 	if (!lines_have(tx, off, n))
 		return 0;
@@ -133,7 +133,7 @@ void ph_defer_drop_freed(pheap_tx *tx)
 {
 	uint64_t at = 0;
 
-	while (at < tx->log.end) {
+	while (at < ph_log_end(&tx->log)) {
 		struct phd_record *r = ph_log_at(&tx->log, at);
 
 		if (is_deferred(r) && PHD_REC_OFF(r->target) >= tx->h->data_off &&
@@ -154,7 +154,7 @@ void ph_defer_rescan(pheap_tx *tx)
 	uint64_t at = 0;
 
 	ph_defer_clear(tx);
-	while (at < tx->log.end) {
+	while (at < ph_log_end(&tx->log)) {
 		const struct phd_record *r = ph_log_at(&tx->log, at);
 
 		if (is_deferred(r)) {

@@ -50,7 +50,8 @@ static inline bool ph_gate_enter(pheap_tx *tx, uint32_t mode, bool fenced)
 	uint64_t wanted = mode == PHD_MODE_EXCLUSIVE ? tx->bias : mode;
 
 	ph_gate_announce(tx, mode, fenced);
-	tx->gate = wanted;
+	if (__builtin_expect(tx->gate != wanted, 0))
+		tx->gate = wanted;
 	return __builtin_expect(__atomic_load_n(&tx->coord->gate, __ATOMIC_ACQUIRE) == wanted, 1);
 }
 

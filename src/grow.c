@@ -46,7 +46,7 @@ int ph_grow_locked(struct pheap *h, uint64_t need_count)
 {
 	uint64_t count = __atomic_load_n(&h->head->chunk_count, __ATOMIC_ACQUIRE);
 	uint64_t room = h->super.chunk_max - count;
-	uint64_t step = count / 8 > GROW_COUNT_MIN ? count / 8 : GROW_COUNT_MIN;
+	uint64_t step = count / 32 > GROW_COUNT_MIN ? count / 32 : GROW_COUNT_MIN;
 	int rc;
 
 	if (count > h->super.chunk_max)

@@ -280,15 +280,12 @@ static int held_refuse(pheap_tx *tx, uint64_t off, const struct phd_hold *hold)
 		(unsigned long long)off);
 }
 
-int ph_hold_free_check(pheap_tx *tx, uint64_t off)
+int ph_hold_free_check_bucket(pheap_tx *tx, uint64_t off)
 {
 	uint32_t bucket = PHD_HOLD_BUCKET(off), steps = 0;
 	struct place p = {.link_off = bucket_off(tx->h, bucket)};
-	int rc;
+	int rc = bucket_lock(tx, bucket);
 
-	if (__builtin_expect(!bucket_used(tx->h, bucket), 1))
-		return 0;
-	rc = bucket_lock(tx, bucket);
 	if (rc == 0)
 		rc = place_load(tx->h, &p);
 	while (rc == 0 && p.hold) {

@@ -24,7 +24,19 @@
 #include "tx.h"
 
 /* Is the object held? Then it can not be freed: 0, or -EBUSY with a sentence, or an error of locking. */
-int ph_hold_free_check(pheap_tx *tx, uint64_t off);
+int ph_hold_free_check_bucket(pheap_tx *tx, uint64_t off);
+static inline int ph_hold_free_check(pheap_tx *tx, uint64_t off)
+{
+	uint32_t bucket = PHD_HOLD_BUCKET(off);
+
+	/* F4. */
+	if (__builtin_expect(!(__atomic_load_n(&tx->coord->hold_buckets[bucket / 64], __ATOMIC_ACQUIRE) >>
+				       bucket % 64 &
+			       1),
+			     1))
+		return 0;
+	return ph_hold_free_check_bucket(tx, off);
+}
 /* Frees what only the gone have held; `leaving`: an attachment that counts as gone, or 0. By a thread without an open
  * transaction. */
 int ph_hold_reap(struct pheap *h, uint64_t leaving);

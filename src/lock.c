@@ -394,7 +394,8 @@ static inline __attribute__((always_inline)) int keys_lock(pheap_tx *tx, const u
 
 static int lock_enter(pheap_tx *tx, const char *call, bool shared)
 {
-	if (tx && tx->open && tx->thread == &ph_thread && tx->read_only && shared && tx->magic == PH_TX_MAGIC)
+	if (tx && tx->writable_by && tx->thread == &ph_thread && tx->read_only && shared &&
+	    tx->magic == PH_TX_MAGIC)
 		return tx->doom; /* a reading transaction takes shared locks only */
 	return ph_tx_enter(tx, call);
 }

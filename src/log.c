@@ -31,7 +31,7 @@ static void log_aim(struct ph_log *log)
 {
 	const struct ph_segment *s = &log->segments[log->count - 1];
 
-	log->next = s->start + (log->end - s->base) * 8;
+	log->next = s->start + (ph_log_end(log) - s->base) * 8;
 	log->limit = s->start + s->room * 8;
 }
 
@@ -70,7 +70,7 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 	struct phd_log_ext *ext;
 	int rc;
 
-	if (log->end + units > LOG_END_MAX)
+	if (ph_log_end(log) + units > LOG_END_MAX)
 		return ph_error(h, -E2BIG, "the transaction's log is longer than 32 GiB; split it");
 	if (!ph_room(&log->segments, &log->room, log->count + 1, sizeof(*log->segments)))
 		return -ENOMEM;
@@ -91,7 +91,7 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 		return rc;
 	ext = (struct phd_log_ext *)(void *)(h->map + ph_chunk_off(h, chunk));
 	ext->next_off = 0;
-	ext->base = log->end;
+	ext->base = ph_log_end(log);
 	ext->size = count * PHD_CHUNK_SIZE;
 	ext->owner = tx->word;
 	ph_order();
@@ -104,7 +104,7 @@ int ph_log_extend(struct pheap_tx *tx, size_t n)
 		tx->extras = tx->modify_long = 1;
 	log->segments[log->count++] = (struct ph_segment){
 		.start = (char *)(ext + 1),
-		.base = log->end,
+		.base = ph_log_end(log),
 		.room = (ext->size - sizeof(*ext)) / 8,
 		.off = ph_chunk_off(h, chunk),
 		.chunk_count = count,
@@ -117,7 +117,7 @@ void ph_log_trim(struct pheap_tx *tx)
 {
 	struct ph_log *log = &tx->log;
 
-	while (log->count > 1 && log->segments[log->count - 1].base >= log->end) {
+	while (log->count > 1 && log->segments[log->count - 1].base >= ph_log_end(log)) {
 		struct ph_segment s = log->segments[--log->count];
 
 		/* `used` was lowered before: recovery no longer follows this link. */
@@ -230,7 +230,7 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 	const struct phd_record *r;
 	bool publish = false;
 
-	for (uint64_t at = 0; at < log->end; at += ph_log_units(r->size)) {
+	for (uint64_t at = 0; at < ph_log_end(log); at += ph_log_units(r->size)) {
 		r = ph_log_at(log, at);
 		if (PH_MUTANT(PH_MUTANT_PUBLISH_FIRST) && PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
 			bytes_store(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
@@ -244,7 +244,7 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 	 * published word sees what it leads to. Crash between: all are applied again. Pairs with
 	 * root.c:entry_find. */
 	ph_order();
-	for (uint64_t at = 0; publish && at < log->end; at += ph_log_units(r->size)) {
+	for (uint64_t at = 0; publish && at < ph_log_end(log); at += ph_log_units(r->size)) {
 		r = ph_log_at(log, at);
 		if (PHD_REC_KIND(r->target) == PHD_REC_PUBLISH)
 			bytes_store(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), 8);
@@ -253,12 +253,12 @@ void ph_log_apply(struct pheap *h, const struct ph_log *log)
 
 void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool revive)
 {
-	uint64_t at = log->last;
+	uint64_t at = ph_log_last(log);
 
-	if (log->end <= to)
+	if (ph_log_end(log) <= to)
 		return;
 	if (PH_MUTANT(PH_MUTANT_UNDO_FORWARD) && to == 0) {
-		for (at = 0; at < log->end; at += ph_log_units(ph_log_at(log, at)->size))
+		for (at = 0; at < ph_log_end(log); at += ph_log_units(ph_log_at(log, at)->size))
 			if (PHD_REC_KIND(ph_log_at(log, at)->target) == PHD_REC_UNDO)
 				bytes_store(h->map + PHD_REC_OFF(ph_log_at(log, at)->target),
 					    ph_record_payload(ph_log_at(log, at)), ph_log_at(log, at)->size);
@@ -351,7 +351,7 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 	uint64_t at = 0, before = 0;
 	uint32_t seg = 0;
 
-	while (at < log->end) {
+	while (at < ph_log_end(log)) {
 		const struct ph_segment *s;
 		const struct phd_record *r;
 
@@ -360,7 +360,7 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 		s = &log->segments[seg];
 		r = (const struct phd_record *)(const void *)(s->start + (at - s->base) * 8);
 		if (at - s->base + 2 > s->room || ph_log_units(r->size) > s->room - (at - s->base) ||
-		    ph_log_units(r->size) > log->end - at || r->prev != at - before ||
+		    ph_log_units(r->size) > ph_log_end(log) - at || r->prev != at - before ||
 		    !ph_log_record_valid(h, r) ||
 		    (PHD_REC_KIND(r->target) == PHD_REC_REVIVE && PHD_REC_OFF(r->target) >= at))
 			return ph_error_recovery(
@@ -370,7 +370,7 @@ static int records_check(struct pheap *h, uint32_t lane_idx, const struct ph_log
 		before = at;
 		at += ph_log_units(r->size);
 	}
-	if (log->end && before != log->last)
+	if (ph_log_end(log) && before != ph_log_last(log))
 		return ph_error_recovery(
 			h, PHEAP_ECORRUPT,
 			"the log of lane %u ends in the wrong place; run pheap-fsck on the file", lane_idx);
@@ -414,7 +414,7 @@ static int targets_check(const struct pheap *h, uint32_t lane_idx, const struct 
 	qsort(sorted, count, sizeof(*sorted), segment_compare);
 	for (uint32_t i = 1; i < count; i++)
 		good &= sorted[i - 1].off + sorted[i - 1].chunk_count * PHD_CHUNK_SIZE <= sorted[i].off;
-	for (uint64_t at = 0; at < log->end && good;) {
+	for (uint64_t at = 0; at < ph_log_end(log) && good;) {
 		const struct phd_record *r = ph_log_at(log, at);
 		unsigned kind = PHD_REC_KIND(r->target);
 
@@ -451,7 +451,7 @@ int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log 
 	struct phd_lane *lane = &h->lanes[lane_idx];
 	uint64_t used = __atomic_load_n(&lane->used, __ATOMIC_ACQUIRE);
 	uint64_t next_off = lane->ext_off, base = 0;
-	struct ph_log log = {.end = PHD_USED_END(used), .last = PHD_USED_LAST(used)};
+	struct ph_log log = {.used = used};
 	int rc;
 
 	if (!ph_room(&log.segments, &log.room, 1, sizeof(*log.segments)))
@@ -460,11 +460,11 @@ int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log 
 		.start = h->lane_logs + (uint64_t)lane_idx * h->super.lane_log_size,
 		.room = h->super.lane_log_size / 8,
 	};
-	while (next_off && log.end > base) {
+	while (next_off && ph_log_end(&log) > base) {
 		const struct phd_log_ext *ext =
 			ext_at(h, next_off, PHD_WORD(gen, lane_idx), &log.segments[log.count - 1]);
 
-		if (!ext || ext->base >= log.end)
+		if (!ext || ext->base >= ph_log_end(&log))
 			break;
 		base = ext->base;
 		log.segments[log.count - 1].room = base - log.segments[log.count - 1].base;

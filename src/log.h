@@ -28,9 +28,8 @@ struct ph_segment {
 struct ph_log {
 	char *next;		     /* where the next record goes */
 	char *limit;		     /* end of the current segment */
-	uint64_t end;		     /* as in the used word */
+	uint64_t used;		     /* as the lane's word */
 	char *first, *first_limit;   /* of the lane's own log */
-	uint64_t last;		     /* as in the used word */
 	struct ph_segment *segments; /* segments[0] is the lane's own log */
 	uint32_t count, room;
 	bool ext_set; /* lane->ext_off is not 0 */
@@ -42,7 +41,7 @@ struct pheap_tx;
 int ph_log_extend(struct pheap_tx *tx, size_t n);
 /* The largest payload that fits into the current segment now. */
 size_t ph_log_fits(const struct ph_log *log);
-/* Drops segments that begin at or beyond log->end (after the end was lowered). */
+/* Drops segments that begin at or beyond the end (after the end was lowered). */
 void ph_log_trim(struct pheap_tx *tx);
 struct phd_record *ph_log_at(const struct ph_log *log, uint64_t position);
 void ph_log_apply(struct pheap *h, const struct ph_log *log);
@@ -57,6 +56,16 @@ void ph_log_free(struct ph_log *log);
 int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log *ret);
 /* DESC record: stores the descriptors of `count` chunks. */
 void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t desc);
+
+static inline uint64_t ph_log_end(const struct ph_log *log)
+{
+	return PHD_USED_END(log->used);
+}
+
+static inline uint64_t ph_log_last(const struct ph_log *log)
+{
+	return PHD_USED_LAST(log->used);
+}
 
 static inline uint64_t ph_log_units(size_t n)
 {
@@ -76,14 +85,13 @@ static inline __attribute__((always_inline)) uint64_t ph_log_add(struct ph_log *
 	/* In locals: a payload may be anything to the compiler, these too. */
 	char *next = log->next;
 	struct phd_record *r = (struct phd_record *)(void *)next;
-	uint64_t units = ph_log_units(n), position = log->end;
-	uint32_t prev = (uint32_t)(position - log->last);
+	uint64_t units = ph_log_units(n), position = ph_log_end(log);
+	uint32_t prev = (uint32_t)(position - ph_log_last(log));
 
 	if (PH_MUTANT(PH_MUTANT_USED_EARLY))
 		__atomic_store_n(&lane->used, PHD_USED(position + units, position), __ATOMIC_RELEASE);
 	log->next = next + units * 8;
-	log->end = position + units;
-	log->last = position;
+	log->used = PHD_USED(position + units, position);
 	r->target = target;
 	r->size = (uint32_t)n;
 	r->prev = prev;
@@ -111,7 +119,7 @@ static inline void ph_log_reset(struct ph_log *log, struct phd_lane *lane)
 {
 	log->next = log->first;
 	log->limit = log->first_limit;
-	log->end = log->last = 0;
+	log->used = 0;
 	/* ORDER(begin-used): used and link are 0 before the state says active. Crash between: an idle lane,
 	 * an empty log. Without it recovery would undo with the records of the last transaction. Pairs with
 	 * log.c:ph_log_load. */

@@ -118,7 +118,7 @@ static int undo_leased(pheap_tx *tx, uint64_t off, size_t n)
 
 	if (is_covered(tx, off, n))
 		return 0;
-	if (tx->log.end * 8 + n + tx->fresh > ph_wal_record_max(h))
+	if (ph_log_end(&tx->log) * 8 + n + tx->fresh > ph_wal_record_max(h))
 		return ph_error(
 			h, -E2BIG,
 			"the transaction changes more than the journal can hold (%zu bytes, a quarter of it); "

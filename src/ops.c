@@ -3,7 +3,7 @@
  * ops.c: allocator operations of one transaction: their records, their latches, their tests. See alloc.h.
  *
  * Latch order: runs by ascending head chunk, then the directory. Nothing waits for a user lock while
- * holding one.
+ * holding one. First they are tried in any order, without waiting.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,62 +14,96 @@
 #include "tx.h"
 #include "word.h"
 
-#define OPS_LINEAR 8u
-
 static uint64_t word_off(const struct pheap *h, uint64_t word_idx)
 {
 	return h->super.bits_off + word_idx * 8;
 }
 
-struct ph_op *ph_ops_find(const struct ph_ops *ops, uint64_t word_idx)
+/* An entry of the index counts iff the op that it names is of this transaction and names it: so nothing is ever cleared. The
+ * first op is put there when the second one arrives. */
+static inline struct ph_op *index_at(const struct ph_ops *ops, uint32_t at)
 {
-	int64_t i;
+	uint32_t i = ops->index[at];
 
-	if (ops->count <= OPS_LINEAR) {
-		for (uint32_t k = 0; k < ops->count; k++)
-			if (ops->ops[k].word_idx == word_idx)
-				return &ops->ops[k];
-		return NULL;
-	}
-	i = ph_map_get(&ops->map, word_idx);
-	return i < 0 ? NULL : &ops->ops[i];
+	return i < ops->count && ops->ops[i].index_at == at ? &ops->ops[i] : NULL;
 }
 
-/* From the ninth entry on there is a map; it is filled when that one arrives. */
-static bool map_note(struct ph_ops *ops)
+struct ph_op *ph_ops_find_many(const struct ph_ops *ops, uint64_t word_idx)
 {
-	if (ops->count <= OPS_LINEAR)
+	uint32_t mask = ops->index_room - 1, at = ph_map_hash(word_idx) & mask;
+	struct ph_op *op;
+
+	if (ops->count == 1)
+		return ops->ops[0].word_idx == word_idx ? &ops->ops[0] : NULL;
+	while ((op = index_at(ops, at)) && op->word_idx != word_idx)
+		at = (at + 1) & mask;
+	return op;
+}
+
+/* Those before it are there. */
+static inline void index_note(struct ph_ops *ops, uint32_t i)
+{
+	uint32_t mask = ops->index_room - 1, at = ph_map_hash(ops->ops[i].word_idx) & mask;
+
+	ops->ops[i].index_at = UINT32_MAX;
+	while (index_at(ops, at))
+		at = (at + 1) & mask;
+	ops->index[at] = i;
+	ops->ops[i].index_at = at;
+}
+
+/* Twice as many entries as there may be ops. */
+static bool index_room(struct ph_ops *ops)
+{
+	uint32_t *index, room = ops->index_room ? ops->index_room : 8;
+
+	if (ops->index_room >= 2 * ops->room)
 		return true;
-	for (uint32_t i = ops->count == OPS_LINEAR + 1 ? 0 : ops->count - 1; i < ops->count; i++)
-		if (!ph_map_put(&ops->map, ops->ops[i].word_idx, i))
-			return false;
+	while (room < 2 * ops->room)
+		room *= 2;
+	index = calloc(room, sizeof(*index));
+	if (!index)
+		return false;
+	free(ops->index);
+	ops->index = index;
+	ops->index_room = room;
+	for (uint32_t i = 0; i < ops->count; i++)
+		ops->ops[i].index_at = UINT32_MAX;
+	for (uint32_t i = 0; i < ops->count; i++)
+		index_note(ops, i);
 	return true;
 }
 
-static int op_get(pheap_tx *tx, uint64_t head, uint64_t word_idx, struct ph_op **ret)
+static __attribute__((noinline)) bool ops_room(struct ph_ops *ops)
+{
+	return ph_room(&ops->ops, &ops->room, ops->count + 1, sizeof(*ops->ops)) && index_room(ops) &&
+	       ph_room(&ops->heads, &ops->head_room, ops->count + 1 + ops->desc_count, sizeof(*ops->heads));
+}
+
+/* NULL: no memory. */
+static inline __attribute__((always_inline)) struct ph_op *op_new(pheap_tx *tx, uint64_t head, uint64_t desc,
+								  uint64_t word_idx)
 {
 	struct ph_ops *ops = &tx->ops;
+	struct ph_op *op;
 
-	*ret = ph_ops_find(ops, word_idx);
-	if (*ret)
-		return 0;
-	if (!ph_room(&ops->ops, &ops->room, ops->count + 1, sizeof(*ops->ops)) ||
-	    !ph_room(&ops->heads, &ops->head_room, ops->count + 1 + ops->desc_count, sizeof(*ops->heads)))
-		return -ENOMEM;
-	ops->ops[ops->count++] = (struct ph_op){
-
-		.word_idx = word_idx,
-		.head = head,
-		.desc = ph_desc_load(tx->h, head),
-		.set_pos = PH_NO_POSITION,
-		.clr_pos = PH_NO_POSITION};
-	if (!map_note(ops)) {
-		if (--ops->count == OPS_LINEAR)
-			ph_map_clear(&ops->map); /* as far as it was filled */
-		return -ENOMEM;
-	}
-	*ret = &ops->ops[ops->count - 1];
-	return 0;
+	if (__builtin_expect(ops->count >= ops->room || ops->count + ops->desc_count >= ops->head_room ||
+				     ops->index_room < 2 * ops->room,
+			     0) &&
+	    !ops_room(ops))
+		return NULL;
+	op = &ops->ops[ops->count++];
+	*op = (struct ph_op){.word_idx = word_idx,
+			     .head = head,
+			     .desc = desc,
+			     .set_pos = PH_NO_POSITION,
+			     .clr_pos = PH_NO_POSITION,
+			     .index_at = UINT32_MAX};
+	if (ops->count == 2)
+		index_note(ops, 0);
+	if (ops->count > 1)
+		index_note(ops, ops->count - 1);
+	return op;
 }
 
 static int record_append(pheap_tx *tx, uint64_t target, const void *payload, size_t n, uint64_t *ret_pos)
@@ -88,7 +122,8 @@ static int record_append(pheap_tx *tx, uint64_t target, const void *payload, siz
 }
 
 /* Adds mask to the record at *pos when it may be changed in place, else appends a new one. */
-static int mask_add(pheap_tx *tx, uint32_t kind, const struct ph_op *op, uint64_t mask, uint64_t *pos)
+static inline __attribute__((always_inline)) int mask_add(pheap_tx *tx, uint32_t kind, const struct ph_op *op,
+							  uint64_t mask, uint64_t *pos)
 {
 	if (*pos != PH_NO_POSITION && *pos >= ph_savepoint_floor(tx)) {
 		uint64_t *payload = (uint64_t *)(void *)ph_record_payload(ph_log_at(&tx->log, *pos));
@@ -96,7 +131,17 @@ static int mask_add(pheap_tx *tx, uint32_t kind, const struct ph_op *op, uint64_
 		__atomic_store_n(payload, *payload | mask, __ATOMIC_RELEASE);
 		return 0;
 	}
-	return record_append(tx, PHD_REC_TARGET(kind, word_off(tx->h, op->word_idx)), &mask, 8, pos);
+	if (__builtin_expect((size_t)(tx->log.limit - tx->log.next) < sizeof(struct phd_record) + 8, 0)) {
+		int rc = ph_log_extend(tx, 8);
+
+		if (rc)
+			return rc;
+	}
+	*pos = ph_log_add(&tx->log, tx->lane, PHD_REC_TARGET(kind, word_off(tx->h, op->word_idx)), &mask,
+			  true, 8);
+	tx->extras |= PH_LONG_OPS;
+	tx->applies = true;
+	return 0;
 }
 
 static bool mask_take_back(pheap_tx *tx, uint64_t pos, uint64_t mask)
@@ -112,25 +157,29 @@ static bool mask_take_back(pheap_tx *tx, uint64_t pos, uint64_t mask)
 	return true;
 }
 
-int ph_ops_set(pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask)
+int ph_ops_set(pheap_tx *tx, struct ph_op *op, uint64_t head, uint64_t desc, uint64_t word_idx, uint64_t mask)
 {
-	struct ph_op *op;
-	int rc = op_get(tx, head, word_idx, &op);
+	int rc;
 
-	if (rc == 0)
-		rc = mask_add(tx, PHD_REC_SET, op, mask, &op->set_pos);
+	if (!op)
+		op = op_new(tx, head, desc, word_idx);
+	if (!op)
+		return -ENOMEM;
+	rc = mask_add(tx, PHD_REC_SET, op, mask, &op->set_pos);
 	if (rc == 0)
 		op->set |= mask;
 	return rc;
 }
 
-int ph_ops_clear(pheap_tx *tx, uint64_t head, uint64_t word_idx, uint64_t mask)
+int ph_ops_clear(pheap_tx *tx, struct ph_op *op, uint64_t head, uint64_t desc, uint64_t word_idx,
+		 uint64_t mask)
 {
-	struct ph_op *op;
-	int rc = op_get(tx, head, word_idx, &op);
+	int rc;
 
-	if (rc)
-		return rc;
+	if (!op)
+		op = op_new(tx, head, desc, word_idx);
+	if (!op)
+		return -ENOMEM;
 	/* Allocated since the latest savepoint: as if it had never been, and at once free again for this
 	 * transaction. */
 	if ((op->set & mask) && mask_take_back(tx, op->set_pos, mask)) {
@@ -222,6 +271,10 @@ static int masks_test(pheap_tx *tx)
 		const struct ph_op *op = &tx->ops.ops[i];
 		uint64_t now = __atomic_load_n(&h->bits[op->word_idx], __ATOMIC_ACQUIRE);
 
+		if (__builtin_expect(!(op->set & now) && !(op->clr & ~(now | op->set)) &&
+					     ph_desc_raw(h, op->head) == op->desc,
+				     1))
+			continue;
 		if (op->set & now)
 			ph_fatal("broken invariant: a chosen block of chunk %llu is allocated",
 				 (unsigned long long)op->head);
@@ -230,9 +283,8 @@ static int masks_test(pheap_tx *tx)
 				h, -EINVAL,
 				"double free: another transaction freed a block in chunk %llu meanwhile",
 				(unsigned long long)op->head);
-		if (ph_desc_raw(h, op->head) != op->desc)
-			return ph_error(h, -EINVAL, "double free: the run at chunk %llu is gone",
-					(unsigned long long)op->head);
+		return ph_error(h, -EINVAL, "double free: the run at chunk %llu is gone",
+				(unsigned long long)op->head);
 	}
 	return 0;
 }
@@ -267,6 +319,8 @@ static void heads_release(pheap_tx *tx, uint32_t count)
 	tx->ops.directory = false;
 	for (uint32_t i = 0; i < count; i++)
 		ph_word_release_lazy(&h->words[tx->ops.heads[i]].latch, tx->word);
+	for (uint32_t i = 0; tx->ops.unordered && i < tx->ops.count; i++)
+		ph_word_release_lazy(&h->words[tx->ops.ops[i].head].latch, tx->word);
 }
 
 /* Before the commit point latches are given back for real: the lane stays active while it undoes. */
@@ -279,7 +333,47 @@ static void heads_give_back(pheap_tx *tx, uint32_t count)
 	tx->ops.directory = false;
 	for (uint32_t i = 0; i < count; i++)
 		ph_word_release(&h->words[tx->ops.heads[i]].latch, tx->word);
+	for (uint32_t i = 0; tx->ops.unordered && i < tx->ops.count; i++)
+		ph_word_release(&h->words[tx->ops.ops[i].head].latch, tx->word);
 	tx->ops.head_count = 0;
+	tx->ops.unordered = false;
+}
+
+/* All latches as they come, without waiting for any: then their order does not matter. */
+static bool heads_try(pheap_tx *tx)
+{
+	struct pheap *h = tx->h;
+
+	if (tx->ops.desc_count)
+		return false;
+	tx->ops.unordered = true;
+	for (uint32_t i = 0; i < tx->ops.count; i++) {
+		uint64_t *latch = &h->words[tx->ops.ops[i].head].latch;
+
+		if (ph_word_take_again(latch, tx->word))
+			continue;
+		if (ph_word_try(h, latch, tx->word) == PH_BUSY) {
+			heads_give_back(tx, 0);
+			return false;
+		}
+	}
+	return true;
+}
+
+static int heads_take(pheap_tx *tx, uint32_t *ret_taken)
+{
+	struct pheap *h = tx->h;
+	struct ph_ops *ops = &tx->ops;
+	int rc = 0;
+
+	heads_collect(ops);
+	for (; *ret_taken < ops->head_count && rc >= 0; ++*ret_taken)
+		rc = ph_word_take(h, &h->words[ops->heads[*ret_taken]].latch, tx->word, "the latch of a run");
+	if (rc >= 0 && ops->desc_count) {
+		rc = ph_word_take(h, &h->coord->directory, tx->word, "the latch of the chunk directory");
+		ops->directory = rc >= 0;
+	}
+	return rc;
 }
 
 void ph_ops_give_back(pheap_tx *tx)
@@ -289,7 +383,6 @@ void ph_ops_give_back(pheap_tx *tx)
 
 int ph_ops_prepare(pheap_tx *tx)
 {
-	struct pheap *h = tx->h;
 	struct ph_ops *ops = &tx->ops;
 	uint32_t taken = 0;
 	int rc = 0;
@@ -297,13 +390,8 @@ int ph_ops_prepare(pheap_tx *tx)
 	ops->head_count = 0;
 	if (ops->count == 0 && ops->desc_count == 0)
 		return 0; /* deferred stores only */
-	heads_collect(ops);
-	for (; taken < ops->head_count && rc >= 0; taken++)
-		rc = ph_word_take(h, &h->words[ops->heads[taken]].latch, tx->word, "the latch of a run");
-	if (rc >= 0 && ops->desc_count) {
-		rc = ph_word_take(h, &h->coord->directory, tx->word, "the latch of the chunk directory");
-		ops->directory = rc >= 0;
-	}
+	if (!heads_try(tx))
+		rc = heads_take(tx, &taken);
 	if (rc >= 0)
 		rc = masks_test(tx);
 	if (rc >= 0 && ops->desc_count)
@@ -311,6 +399,18 @@ int ph_ops_prepare(pheap_tx *tx)
 	if (rc < 0 || PH_MUTANT(PH_MUTANT_LATCH_EARLY))
 		heads_give_back(tx, taken);
 	return rc < 0 ? rc : 0;
+}
+
+void ph_ops_apply(pheap_tx *tx)
+{
+	const struct pheap *h = tx->h;
+
+	for (uint32_t i = 0; i < tx->ops.count; i++) {
+		const struct ph_op *op = &tx->ops.ops[i];
+		uint64_t *word = &h->bits[op->word_idx];
+
+		__atomic_store_n(word, (*word | op->set) & ~op->clr, __ATOMIC_RELEASE);
+	}
 }
 
 void ph_ops_release(pheap_tx *tx)
@@ -325,7 +425,7 @@ void ph_ops_release(pheap_tx *tx)
 	/* Hints for later allocations; wrong or missing ones cost time only. */
 	for (uint32_t i = 0; i < tx->ops.count; i++)
 		if (tx->ops.ops[i].clr)
-			ph_run_note(tx, tx->ops.ops[i].head, tx->ops.ops[i].desc);
+			ph_run_freed(tx, &tx->ops.ops[i], tx->ops.ops[i].clr);
 	for (uint32_t i = 0; i < tx->ops.desc_count; i++)
 		if (tx->ops.descs[i].new_desc == 0)
 			ph_chunk_freed(h, tx->ops.descs[i].chunk);
@@ -334,16 +434,24 @@ void ph_ops_release(pheap_tx *tx)
 /* --- rollback
  * ------------------------------------------------------------------------------------------------------ */
 
+void ph_ops_unchoose(pheap_tx *tx)
+{
+	for (uint32_t i = 0; i < tx->ops.count; i++)
+		if (tx->ops.ops[i].set)
+			ph_run_freed(tx, &tx->ops.ops[i], tx->ops.ops[i].set);
+}
+
 static void ops_rebuild(pheap_tx *tx)
 {
 	struct ph_ops *ops = &tx->ops;
 	uint64_t at = 0;
 
+	ph_ops_unchoose(tx);
 	for (uint32_t i = 0; i < ops->count; i++) {
 		ops->ops[i].set = ops->ops[i].clr = 0;
 		ops->ops[i].set_pos = ops->ops[i].clr_pos = PH_NO_POSITION;
 	}
-	while (at < tx->log.end) {
+	while (at < ph_log_end(&tx->log)) {
 		const struct phd_record *r = ph_log_at(&tx->log, at);
 		uint32_t kind = PHD_REC_KIND(r->target);
 
@@ -390,12 +498,10 @@ void ph_ops_forget(pheap_tx *tx, uint64_t position)
 
 void ph_ops_clear_all(struct ph_ops *ops)
 {
-	if (ops->count > OPS_LINEAR)
-		ph_map_clear(&ops->map);
 	if (ops->desc_count)
 		ph_map_clear(&ops->desc_map);
 	ops->count = ops->desc_count = ops->head_count = 0;
-	ops->directory = false;
+	ops->directory = ops->unordered = false;
 }
 
 void ph_ops_free(struct ph_ops *ops)
@@ -403,7 +509,7 @@ void ph_ops_free(struct ph_ops *ops)
 	free(ops->ops);
 	free(ops->descs);
 	free(ops->heads);
-	free(ops->map.slots);
+	free(ops->index);
 	free(ops->desc_map.slots);
 	memset(ops, 0, sizeof(*ops));
 }

@@ -51,7 +51,7 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 					 __ATOMIC_RELEASE);
 		ph_log_undo(h, &log, 0, false);
 		/* A transaction that had changed nothing is not worth a mention. */
-		h->recovered_back += log.end != 0;
+		h->recovered_back += ph_log_end(&log) != 0;
 	}
 	ph_log_free(&log);
 	/* ORDER(undo-idle), ORDER(apply-idle): every byte before idle, because idle frees all locks at

@@ -77,7 +77,7 @@ int ph_redo_count(pheap_tx *tx, uint64_t n)
 	if (tx->h->super.durability != PHEAP_SYNC >> 24)
 		return 0;
 	tx->fresh += n + sizeof(struct phd_record);
-	return tx->fresh + tx->log.end * 8 > ph_wal_record_max(tx->h) ? too_big(tx) : 0;
+	return tx->fresh + ph_log_end(&tx->log) * 8 > ph_wal_record_max(tx->h) ? too_big(tx) : 0;
 }
 
 static int bytes_add(pheap_tx *tx, uint64_t off, uint64_t n)
@@ -170,7 +170,7 @@ static int record_build(pheap_tx *tx)
 	if (rc == 0)
 		rc = fresh_add(tx);
 	for (int deferred = 0; deferred < 2; deferred++)
-		for (uint64_t at = 0; at < tx->log.end && rc == 0; at += ph_log_units(r->size)) {
+		for (uint64_t at = 0; at < ph_log_end(&tx->log) && rc == 0; at += ph_log_units(r->size)) {
 			r = ph_log_at(&tx->log, at);
 			if ((PHD_REC_KIND(r->target) != PHD_REC_UNDO) == (deferred != 0))
 				rc = record_add(tx, r);
@@ -222,7 +222,7 @@ static int later_lease(pheap_tx *tx, int tries_max, uint64_t *ret_epoch)
 		*ret_epoch = s.epoch;
 		if (rc || !tx->applies || PH_MUTANT(PH_MUTANT_LATER_BARE))
 			return rc;
-		for (uint64_t at = 0; at < tx->log.end && rc == 0; at += ph_log_units(r->size)) {
+		for (uint64_t at = 0; at < ph_log_end(&tx->log) && rc == 0; at += ph_log_units(r->size)) {
 			r = ph_log_at(&tx->log, at);
 			rc = record_lease(tx, &s, r);
 		}
@@ -286,7 +286,7 @@ int ph_redo_append(pheap_tx *tx)
 	uint64_t epoch = 0;
 	int rc, tries = 0;
 
-	if (tx->log.end == 0) {
+	if (ph_log_end(&tx->log) == 0) {
 		tx->lsn = ph_wal_tail(h);
 		return 0;
 	}
@@ -379,7 +379,7 @@ int ph_redo_commit_epoch(pheap_tx *tx)
 	uint64_t epoch;
 	int rc = 0;
 
-	if (tx->log.end == 0) {
+	if (ph_log_end(&tx->log) == 0) {
 		tx->lsn = __atomic_load_n(&h->coord->epoch, __ATOMIC_ACQUIRE);
 		return 0;
 	}

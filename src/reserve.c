@@ -238,7 +238,8 @@ int pheap_publish(pheap_tx *tx, void *p)
 		rc = ph_redo_count(tx, item->block.size);
 	if (rc == 0) {
 		b = item->block;
-		rc = b.run ? ph_ops_set(tx, b.head, b.word_idx, b.mask)
+		rc = b.run ? ph_ops_set(tx, ph_ops_find(&tx->ops, b.word_idx), b.head, b.desc, b.word_idx,
+					b.mask)
 			   : ph_ops_desc(tx, b.head, PHD_DESC_COUNT(b.desc), 0, b.desc);
 		if (rc == 0 && !b.run)
 			tx->ops.descs[tx->ops.desc_count - 1].flushed = item->flushed;

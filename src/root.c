@@ -202,7 +202,7 @@ const void *pheap_root(pheap_tx *tx, const char *name, size_t n, uint32_t type)
 	uint64_t off, size = 0;
 	int rc;
 
-	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open && tx->read_only &&
+	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->writable_by && tx->read_only &&
 	    !tx->h->forked)
 		rc = tx->doom; /* finding is reading */
 	else

@@ -19,8 +19,8 @@ int ph_savepoint_push(pheap_tx *tx, uint32_t nest)
 	tx->extras = true;
 	tx->savepoints[tx->savepoint_count++] = (struct ph_savepoint){
 		.id = ++tx->savepoint_serial,
-		.end = tx->log.end,
-		.last = tx->log.last,
+		.end = ph_log_end(&tx->log),
+		.last = ph_log_last(&tx->log),
 		.fresh = tx->fresh,
 		.nest = nest,
 	};
@@ -32,12 +32,11 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 {
 	const struct ph_savepoint sp = tx->savepoints[idx];
 
-	if (tx->log.end > sp.end) {
+	if (ph_log_end(&tx->log) > sp.end) {
 		if (PH_MUTANT(PH_MUTANT_ROLLBACK_USED))
 			__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
 		ph_log_undo(tx->h, &tx->log, sp.end, true);
-		tx->log.end = sp.end;
-		tx->log.last = sp.last;
+		tx->log.used = PHD_USED(sp.end, sp.last);
 		/* ORDER(rollback-used): bytes back before `used` is lowered. Crash between: undone again as
 		 * a whole. Pairs with log.c:ph_log_load. */
 		__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
@@ -58,7 +57,7 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 	ph_cover_clear(&tx->cover);
 	if (tx->doom && tx->doom_position >= sp.id) {
 		tx->doom = 0;
-		tx->writable_by = tx->read_only ? NULL : tx->thread;
+		tx->writable_by = tx->read_only ? PH_TX_SEALED : tx->thread;
 	}
 }
 
@@ -86,7 +85,7 @@ void ph_savepoint_pop_nest(pheap_tx *tx)
 
 static int savepoint_enter(pheap_tx *tx, const char *call)
 {
-	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open && !tx->h->forked)
+	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->writable_by && !tx->h->forked)
 		return 0;
 	return ph_tx_refuse(tx, call);
 }

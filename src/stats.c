@@ -68,14 +68,14 @@ static void directory_scan(const pheap *h, struct pheap_stats *s)
 
 static uint64_t tx_private_size(const pheap_tx *tx)
 {
-	uint64_t n =
-		sizeof(*tx) + tx->log.room * sizeof(*tx->log.segments) + tx->ops.room * sizeof(*tx->ops.ops) +
-		tx->ops.desc_room * sizeof(*tx->ops.descs) + tx->ops.head_room * sizeof(*tx->ops.heads) +
-		(tx->ops.map.room + tx->ops.desc_map.room + tx->defer_lines.room) *
-			sizeof(struct ph_map_slot) +
-		tx->savepoint_room * sizeof(*tx->savepoints) + tx->callback_room * sizeof(*tx->callbacks) +
-		(tx->stripe_room + tx->shared_room) * sizeof(uint32_t) +
-		tx->published_room * sizeof(*tx->published) + ph_root_private_size(tx);
+	uint64_t n = sizeof(*tx) + tx->log.room * sizeof(*tx->log.segments) +
+		     tx->ops.room * sizeof(*tx->ops.ops) + tx->ops.index_room * sizeof(*tx->ops.index) +
+		     tx->ops.desc_room * sizeof(*tx->ops.descs) + tx->ops.head_room * sizeof(*tx->ops.heads) +
+		     (tx->ops.desc_map.room + tx->defer_lines.room) * sizeof(struct ph_map_slot) +
+		     tx->savepoint_room * sizeof(*tx->savepoints) +
+		     tx->callback_room * sizeof(*tx->callbacks) +
+		     (tx->stripe_room + tx->shared_room) * sizeof(uint32_t) +
+		     tx->published_room * sizeof(*tx->published) + ph_root_private_size(tx);
 
 	return n;
 }

@@ -52,7 +52,7 @@ struct size_class {
 static const struct size_class size_classes[] = {
 	{1 * MIB, 4, 8, 1024, 16},
 	{16 * MIB, 32, 64, 2048, 256},
-	{256 * MIB, 320, 1408, 2048, 1024},
+	{GIB, 320, 1408, 2048, 1024},
 	{UINT64_MAX, 512, 2048, 4096, 4096},
 };
 #define INITIAL_DEFAULT (4 * MIB)

@@ -63,7 +63,6 @@ static void tx_retire(pheap_tx *tx)
 {
 	tx_arrays_free(tx);
 	tx->magic = 0;
-	tx->open = false;
 	tx->writable_by = NULL;
 	pthread_mutex_lock(&pool_lock);
 	cds_list_add_tail(&tx->thread_node, &pool);
@@ -163,7 +162,7 @@ static bool open_abort(struct ph_thread *t, bool quiet)
 	bool any = false;
 
 	cds_list_for_each_entry_safe(tx, next, &t->txs, thread_node) {
-		if (tx->magic != PH_TX_MAGIC || tx->h->forked || !tx->open)
+		if (tx->magic != PH_TX_MAGIC || tx->h->forked || !tx->writable_by)
 			continue;
 		if (quiet)
 			tx->callback_count = 0;
@@ -263,7 +262,6 @@ static pheap_tx *tx_make(pheap *h, int *ret_rc)
 	    !ph_room(&tx->stripes, &tx->stripe_room, STRIPES_KEPT, sizeof(*tx->stripes)))
 		goto fail;
 	ph_cover_clear(&tx->cover);
-	ph_map_clear(&tx->ops.map);
 	ph_map_clear(&tx->ops.desc_map);
 	*ret_rc = h->passive ? 0 : lane_claim(tx);
 	if (*ret_rc)
@@ -367,5 +365,6 @@ void ph_thread_heap_forked(pheap *h)
 	pheap_tx *tx;
 
 	cds_list_for_each_entry(tx, &h->txs, heap_node)
-		tx->writable_by = NULL;
+		if (tx->writable_by)
+			tx->writable_by = PH_TX_SEALED;
 }

@@ -64,7 +64,7 @@ void ph_tx_doom(pheap_tx *tx, int rc, const char *format, ...)
 		tx->doom = rc;
 		tx->doom_position = tx->savepoint_serial;
 	}
-	tx->writable_by = NULL;
+	tx->writable_by = PH_TX_SEALED;
 	tx->extras = true;
 }
 
@@ -79,7 +79,7 @@ int ph_tx_refuse(pheap_tx *tx, const char *call)
 	if (tx->h->forked)
 		return ph_error(tx->h, PHEAP_EFORKED, "%s: the transaction was begun by the parent process",
 				call);
-	if (!tx->open)
+	if (!tx->writable_by)
 		return ph_error(tx->h, PHEAP_EENDED, "%s: the transaction has ended", call);
 	if (tx->doom)
 		return tx->doom;
@@ -147,6 +147,7 @@ void ph_tx_undo_step(pheap_tx *tx)
 				 __ATOMIC_RELEASE);
 	ph_log_undo(tx->h, &tx->log, 0, false);
 	lane_end(tx);
+	ph_ops_unchoose(tx);
 }
 
 /* With a WAL: the record, or the lane's step, is the commit point. */
@@ -167,7 +168,7 @@ static int commit_logged(pheap_tx *tx)
 		ph_log_apply(tx->h, &tx->log);
 	ph_order();
 	lane_end(tx);
-	if (tx->h->super.durability == PHEAP_EPOCH >> 24 && tx->log.end && !tx->applies) {
+	if (tx->h->super.durability == PHEAP_EPOCH >> 24 && ph_log_end(&tx->log) && !tx->applies) {
 		if (tx->h->fenced)
 			__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		ph_redo_ticket_any(tx);
@@ -199,7 +200,10 @@ int ph_tx_commit_step(pheap_tx *tx)
 					 PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
 					 __ATOMIC_RELEASE);
 		ph_order();
-		ph_log_apply(tx->h, &tx->log);
+		if (tx->extras == PH_LONG_OPS)
+			ph_ops_apply(tx);
+		else
+			ph_log_apply(tx->h, &tx->log);
 		ph_order();
 	}
 	lane_end(tx);
@@ -219,14 +223,14 @@ pheap_tx *ph_tx_internal_begin(pheap_tx *tx, int *ret_rc)
 	__atomic_store_n(&helper->lane->state, PHD_STATE(helper->gen, PHD_MODE_INTERNAL, PHD_STEP_ACTIVE),
 			 __ATOMIC_RELEASE);
 	ph_order();
-	helper->open = true;
+	helper->writable_by = PH_TX_SEALED;
 	return helper;
 }
 
 static void internal_end(pheap_tx *helper)
 {
 	tables_clear(helper);
-	helper->open = false;
+	helper->writable_by = NULL;
 	ph_thread_helper_give(helper->h);
 }
 
@@ -330,7 +334,7 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	tx = ph_thread.heap_id == h->id ? ph_thread.tx : ph_thread_tx(h, &rc);
 	if (!tx)
 		return rc;
-	if (tx->open)
+	if (tx->writable_by)
 		return begin_nested(tx, flags, ret);
 	if (tx->lane && h->coord->poison != 0 && !(flags & PHEAP_READ))
 		return h->leased
@@ -343,7 +347,7 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	defers = h->deferring;
 	if (defers && !ph_signals_enter((flags & PHEAP_NOWAIT) != 0))
 		return ph_error(h, -EAGAIN, "a signal waits for the end of this process's transactions");
-	if (tx->open) {
+	if (tx->writable_by) {
 		ph_signals_leave();
 		return begin_nested(tx, flags, ret);
 	}
@@ -370,8 +374,7 @@ static __attribute__((noinline)) int begin_long(pheap *h, uint32_t flags, pheap_
 	}
 	tx->extras |= tx->defers_signals;
 	tx->modify_long = h->long_way;
-	tx->open = true;
-	tx->writable_by = tx->read_only ? NULL : &ph_thread;
+	tx->writable_by = tx->read_only ? PH_TX_SEALED : &ph_thread;
 	ph_cover_clear(&tx->cover);
 	*ret = tx;
 	return 0;
@@ -392,7 +395,6 @@ static inline bool heap_plain(const pheap *h)
 
 static inline void begin_done(pheap_tx *tx, pheap_tx **ret)
 {
-	tx->open = true;
 	tx->writable_by = &ph_thread;
 	ph_cover_clear_lines(&tx->cover);
 	*ret = tx;
@@ -411,8 +413,11 @@ static __attribute__((noinline)) int begin_gate(pheap_tx *tx, pheap_tx **ret)
 /* The common case only: a thread that has been here before, on a heap that it may write, without options. */
 static inline __attribute__((always_inline)) int begin_short(pheap_tx *tx, uint32_t mode, pheap_tx **ret)
 {
-	tx->mode = mode;
-	tx->read_only = false;
+	/* As few stores as can be: those behind a line that comes from memory wait for it, and there is room for few. */
+	if (__builtin_expect(tx->mode != mode || tx->read_only, 0)) {
+		tx->mode = mode;
+		tx->read_only = false;
+	}
 	lane_begin(tx);
 	if (!ph_gate_enter(tx, mode, false))
 		return begin_gate(tx, ret);
@@ -426,7 +431,7 @@ int pheap_begin(pheap *h, uint32_t flags, pheap_tx **ret)
 	pheap_tx *tx = ph_thread.tx;
 
 	if (__builtin_expect(!h || !ret || h->id != ph_thread.heap_id || !heap_plain(h), 0) ||
-	    __builtin_expect(tx->open || h->coord->poison || tx->gen >= tx->gen_end, 0))
+	    __builtin_expect(tx->writable_by || h->coord->poison || tx->gen >= tx->gen_end, 0))
 		return begin_long(h, flags, ret);
 	if (__builtin_expect(flags == 0, 1))
 		return begin_short(tx, PHD_MODE_EXCLUSIVE, ret);
@@ -456,7 +461,7 @@ static void callbacks_run(struct ph_callback *callbacks, uint32_t count, bool co
 static void tables_trim(pheap_tx *tx)
 {
 	if (tx->ops.room > TABLE_ROOM_KEPT || tx->ops.desc_room > TABLE_ROOM_KEPT ||
-	    tx->ops.map.room > 4 * TABLE_ROOM_KEPT || tx->ops.desc_map.room > 4 * TABLE_ROOM_KEPT)
+	    tx->ops.desc_map.room > 4 * TABLE_ROOM_KEPT)
 		ph_ops_free(&tx->ops);
 	if (tx->defer_lines.room > 4 * TABLE_ROOM_KEPT) {
 		free(tx->defer_lines.slots);
@@ -476,7 +481,7 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 	tables_clear(tx);
 	tables_trim(tx);
 	tx->defers_signals = false;
-	tx->open = false;
+	tx->writable_by = NULL;
 	if (count) {
 		tx->callbacks = NULL;
 		tx->callback_room = 0;
@@ -489,16 +494,15 @@ static void tx_finish_slow(pheap_tx *tx, bool committed)
 /* After lane_end. */
 static inline void tx_finish(pheap_tx *tx, bool committed)
 {
-	tx->writable_by = NULL;
 	if (__builtin_expect(tx->extras, 0))
 		tx_finish_slow(tx, committed);
 	else
-		tx->open = false;
+		tx->writable_by = NULL;
 }
 
 void ph_tx_abort_all(pheap_tx *tx)
 {
-	tx->writable_by = NULL;
+	tx->writable_by = PH_TX_SEALED;
 	if (tx->lane)
 		ph_tx_undo_step(tx);
 	tx_finish(tx, false);
@@ -509,7 +513,7 @@ static int end_refuse(pheap_tx *tx, const char *call)
 {
 	int rc;
 
-	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->open && !tx->h->forked)
+	if (tx && tx->magic == PH_TX_MAGIC && tx->thread == &ph_thread && tx->writable_by && !tx->h->forked)
 		return 0;
 	rc = ph_tx_refuse(tx, call);
 	return rc;
@@ -574,7 +578,6 @@ static inline __attribute__((always_inline)) void commit_short(pheap_tx *tx)
 	ph_gate_leave(tx);
 	lane_next(tx);
 	tx->writable_by = NULL;
-	tx->open = false;
 }
 
 /* Of EPOCH, nothing but undo, and no switch just now: idle is the commit point. False: by the long way. */
@@ -582,7 +585,7 @@ static inline __attribute__((always_inline)) bool commit_epoch(pheap_tx *tx)
 {
 	uint64_t epoch;
 
-	if (__builtin_expect(tx->extras != PH_LONG_EPOCH || tx->log.end == 0, 0))
+	if (__builtin_expect(tx->extras != PH_LONG_EPOCH || ph_log_end(&tx->log) == 0, 0))
 		return false;
 	epoch = __atomic_load_n(&tx->coord->epoch, __ATOMIC_ACQUIRE);
 	if (__builtin_expect(!ph_redo_look(epoch), 0))
@@ -593,10 +596,66 @@ static inline __attribute__((always_inline)) bool commit_epoch(pheap_tx *tx)
 	return true;
 }
 
+/* As ph_tx_commit_step where one bitmap word changes, and nobody disturbs that. False: by the long way, which
+ * finds the latch its own if it was taken here. */
+static inline __attribute__((always_inline)) bool commit_one(pheap_tx *tx)
+{
+	const struct ph_op *op = tx->ops.ops;
+	struct pheap *h = tx->h;
+	uint64_t *latch = &h->words[op->head].latch, *word = &h->bits[op->word_idx], now;
+
+	if (tx->ops.count != 1 || PH_MUTANT(PH_MUTANT_NO_COMMITTED) || PH_MUTANT(PH_MUTANT_APPLY_IDLE) ||
+	    PH_MUTANT(PH_MUTANT_LOCK_EARLY) || PH_MUTANT(PH_MUTANT_LATCH_EARLY) ||
+	    !ph_word_take_again(latch, tx->word))
+		return false;
+	now = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	if (op->set & now || op->clr & ~(now | op->set) || ph_desc_raw(h, op->head) != op->desc)
+		return false;
+	/* ORDER(commit-point), as above. */
+	__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen, tx->mode, PHD_STEP_COMMITTED),
+			 __ATOMIC_RELEASE);
+	ph_order();
+	__atomic_store_n(word, (now | op->set) & ~op->clr, __ATOMIC_RELEASE);
+	lane_idle(tx);
+	ph_word_release_lazy(latch, tx->word);
+	if (op->clr)
+		ph_run_freed(tx, op, op->clr);
+	commit_short(tx);
+	tx->ops.count = tx->ops.head_count = 0;
+	return true;
+}
+
+/* Without a WAL; blocks were allocated or freed, and nothing else that needs the long way. */
+static __attribute__((noinline)) int commit_ops(pheap_tx *tx)
+{
+	if (!commit_one(tx)) {
+		int rc = ph_tx_commit_step(tx);
+
+		if (rc) {
+			ph_tx_abort_all(tx);
+			return rc;
+		}
+		/* Whoever waited for a latch may have recovered somebody. */
+		if (__builtin_expect(tx->extras != PH_LONG_OPS || tx->ops.room > TABLE_ROOM_KEPT, 0)) {
+			tx_finish(tx, true);
+			ph_hold_reap_due(tx->h);
+			return 0;
+		}
+		ph_ops_clear_all(&tx->ops);
+		tx->writable_by = NULL;
+	}
+	tx->cover.range_count = 0;
+	tx->applies = tx->has_frees = false;
+	tx->extras = tx->modify_long = 0;
+	return 0;
+}
+
 int pheap_commit(pheap_tx *tx)
 {
 	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0))
 		return commit_any(tx, true);
+	if (tx->extras == PH_LONG_OPS)
+		return commit_ops(tx);
 	if (__builtin_expect(tx->extras, 0))
 		return commit_epoch(tx) ? 0 : commit_any(tx, true);
 	/* Nothing but undo: idle is the commit point. */
@@ -716,7 +775,7 @@ pheap_tx *pheap_current(const pheap *h)
 	if (h->forked)
 		return NULL;
 	tx = ph_thread_tx_find(h);
-	return tx && tx->open ? tx : NULL;
+	return tx && tx->writable_by ? tx : NULL;
 }
 
 pheap *pheap_heap(const pheap_tx *tx)
@@ -734,7 +793,7 @@ int pheap_error(const pheap_tx *tx)
 		return -EINVAL;
 	if (tx->magic != PH_TX_MAGIC)
 		ph_fatal("pheap_error: the heap of this transaction is closed");
-	if (!tx->open)
+	if (!tx->writable_by)
 		return PHEAP_EENDED;
 	return tx->doom;
 }
@@ -746,7 +805,7 @@ bool ph_tx_any_open(pheap *h)
 
 	pthread_mutex_lock(&h->lock);
 	cds_list_for_each_entry(tx, &h->txs, heap_node)
-		any |= tx->open;
+		any |= __atomic_load_n(&tx->writable_by, __ATOMIC_RELAXED) != NULL;
 	pthread_mutex_unlock(&h->lock);
 	return any;
 }

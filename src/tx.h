@@ -16,8 +16,9 @@
  *
  * Invariants
  *   T1  writable_by is the owner thread iff the transaction is open, not doomed and may change memory; so
- *       one compare is the whole check of the fast path, and every other answer comes from ph_tx_refuse.
- *   T2  log.end, log.last equal lane->used outside of the functions of log.c.
+ *       one compare is the whole check of the fast path, and every other answer comes from ph_tx_refuse. It is
+ *       NULL iff the transaction is not open, PH_TX_SEALED otherwise.
+ *   T2  log.used equals lane->used outside of the functions of log.c.
  *   T3  What ops and descs hold is what the SET, CLEAR and DESC records of the log say.
  *   T4  A failure between open and the commit point leaves durable state as it was.
  */
@@ -32,9 +33,12 @@
 #include "log.h"
 #include "wal.h"
 
-/* Of extras and modify_long: the heap has a WAL, and there is no other reason for the long way. Any other reason sets bit 0. */
+/* Of extras and modify_long: the heap has a WAL, and there is no other reason for the long way. Any other reason sets bit 0.
+ */
 #define PH_LONG_SYNC 2u
 #define PH_LONG_EPOCH 4u
+/* Of extras: the log has SET and CLEAR records. */
+#define PH_LONG_OPS 8u
 
 /* What they are when a transaction begins. A member that fences does so by the long way. */
 static inline uint8_t ph_tx_long_way(const struct pheap *h)
@@ -73,6 +77,8 @@ struct ph_thread {
 };
 extern __thread struct ph_thread ph_thread __attribute__((visibility("hidden"), tls_model("initial-exec")));
 
+#define PH_TX_SEALED ((struct ph_thread *)8)
+
 struct pheap_tx {
 	char *base;		       /* H1 */
 	struct ph_thread *writable_by; /* T1 */
@@ -80,7 +86,7 @@ struct pheap_tx {
 	struct phd_coord *coord; /* of h */
 	struct phd_lane *lane;	 /* NULL in a passive heap */
 	struct ph_log log;
-	bool open, read_only, internal;
+	bool read_only, internal;
 	uint8_t extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
 	bool defers_signals;
 	bool applies;	      /* the log has records to apply */

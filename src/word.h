@@ -77,6 +77,17 @@ static inline bool ph_word_take_free(uint64_t *word, uint64_t mine)
 	return __atomic_compare_exchange_n(word, &free_word, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
+/* Likewise a word that the taker's own lane has held in a generation that is over: what a latch or an owner word mostly says. */
+static inline bool ph_word_take_again(uint64_t *word, uint64_t mine)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+	/* below `mine` and nothing but the generation differs */
+	if (seen && (seen >= mine || ((seen ^ mine) & (PHD_WORD(1, 0) - 1))))
+		return false;
+	return __atomic_compare_exchange_n(word, &seen, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
 /* The same for a lock. */
 static inline bool ph_word_take_free_lock(uint64_t *word, uint64_t mine)
 {

@@ -356,3 +356,37 @@ Test(fill, threads_of_many_types)
 {
 	workers_run(1);
 }
+
+/* The class that was asked for has no block left, and no chunk is free. */
+Test(fill, a_full_heap_gives_larger_blocks)
+{
+	enum { HOLES = 40 };
+	struct pheap_options opt = test_options();
+	const void *p = NULL, *holes[HOLES];
+	uint32_t n = 0;
+
+	opt.max_size = 4 * MIB;
+	pheap *h = heap_make_with(&opt);
+	fill_with(h, 96, 10, 1);
+	for (unsigned i = 0; n < HOLES && (p = pheap_next(h, 1, p)); i++)
+		if (i % 100 == 0)
+			holes[n++] = p;
+	cr_assert_eq(n, HOLES);
+	pheap_tx *tx = begin(h, 0);
+	for (uint32_t i = 0; i < n; i++)
+		OK(pheap_free(tx, holes[i]));
+	commit(tx);
+	for (uint32_t i = 0; i < n; i++) {
+		tx = begin(h, 0);
+		p = pheap_alloc(tx, 48, 1);
+		cr_assert(p, "%u of %u: %s", i, n, pheap_error_detail(h));
+		GIVES(0, (uintptr_t)p % 16);
+		cr_assert_geq(pheap_usable_size(h, p), 48);
+		commit(tx);
+	}
+	tx = begin(h, 0);
+	cr_assert_null(pheap_alloc(tx, 40, 1), "more than there are holes, and the run's tail");
+	GIVES(-ENOSPC, pheap_error(tx));
+	pheap_abort(tx);
+	OK(pheap_close(h));
+}

@@ -314,9 +314,18 @@ static void cut(uint64_t seed, uint64_t n)
 	superblock_check(&im);
 }
 
+static size_t size_largest(void)
+{
+	size_t size = 0;
+
+	for (int i = 0; i < IMAGES; i++)
+		size = images[i].size > size ? images[i].size : size;
+	return size;
+}
+
 static void batch(uint64_t seed, uint64_t first, uint64_t end, uint64_t cut_first)
 {
-	unsigned char *bytes = malloc(2 << 20);
+	unsigned char *bytes = malloc(size_largest());
 	struct rlimit limit = {64 << 20, 64 << 20};
 
 	if (!bytes)
