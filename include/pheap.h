@@ -310,6 +310,7 @@ struct pheap_stats {
 	/* 99 of 100 took less than this: 0.8 ms, 1.6, 3.1, 6.3, 13, 25, 50, 100, 200, or the longest. */
 	uint64_t stall_p99_ns;
 	uint64_t stall_max_ns;
+	uint64_t hole_chunk_count; /* of the free chunks those that pheap_trim gave back */
 };
 
 /* --- opening and closing ------------------------------------------------------------------------------ */
@@ -809,6 +810,22 @@ PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
  * Returns 0, or -EROFS, PHEAP_EFORKED, PHEAP_EPOISONED, [wait], -ENOMEM.
  */
 PHEAP_API int pheap_checkpoint(pheap *h);
+
+/*
+ * Gives the space of free chunks back to the file system, in rows of 64 KiB and more (in a heap below 1 MiB, of
+ * 1/16 of it): what freed blocks have left. The file becomes sparse and keeps its length: see st_blocks, not
+ * st_size. The chunks stay free: who allocates there has the space set aside again first, after free chunks
+ * that have it, and is told -ENOSPC if the disk is full; no store is ever a SIGBUS for that. Kept are the journal
+ * and the 1/42 of the chunks that long transactions log into; and all that is allocated, reserved, or somebody's
+ * log. Blocks that an open transaction has freed, or may free, are not free before it ends: trim after it.
+ * Nobody is stopped: who finds no free chunks meanwhile waits for a moment. With SYNC and EPOCH it makes a
+ * checkpoint. Safe at any death and power cut: given back or not, chunk by chunk. Durable on return (SYNC, EPOCH):
+ * that they may be missing; when the disk has taken them back is the file system's business. Freed memory that
+ * is looked at through old pointers reads as zero. Any thread, inside of a transaction as well.
+ * Returns 0, or -EROFS, -EOPNOTSUPP (the file system cannot), PHEAP_EFORKED, PHEAP_EPOISONED, [wait], -ENOMEM, and
+ * what fallocate(2) gives, as -EIO.
+ */
+PHEAP_API int pheap_trim(pheap *h);
 
 /*
  * From now on these n signals wait, in the whole process, until none of its threads has a transaction open;

@@ -110,11 +110,16 @@ struct ph_alloc {
 int ph_alloc_open(struct pheap *h);
 void ph_alloc_close(struct pheap *h);
 
-/* chunk.c: rows of free chunks, claimed for `word` by their owner words. 0, -ENOSPC, others. */
+/* chunk.c: rows of free chunks, claimed for `word` by their owner words; they have space when this returns. 0; -ENOSPC: there is
+ * none; 1: there is, but not on the disk, with a sentence; others, with a sentence. */
 int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t align, uint64_t *ret_chunk);
 int ph_chunk_claim_log(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
 int ph_chunk_claim_journal(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
 bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
+/* The next row of at least count_min free chunks in [*at, end) that nobody owns, with space or without, and at most count_max of
+ * it. How many; 0: there is none. *at is moved behind it. */
+uint64_t ph_chunk_claim_row(struct pheap *h, uint64_t word, uint64_t count_min, uint64_t count_max,
+			    uint64_t end, uint64_t *at);
 void ph_chunk_unclaim(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
 void ph_chunk_freed(struct pheap *h, uint64_t chunk);
 /* redo.c: claimed chunks may be stored to, as a log. 0, or as ph_lease_range. */
@@ -160,7 +165,7 @@ static inline bool ph_desc_fits(const struct pheap *h, uint64_t chunk, uint64_t 
 	case PHD_DESC_CONT:
 		return count <= chunk;
 	default:
-		return desc == 0;
+		return PHD_DESC_IS_FREE(desc);
 	}
 }
 

@@ -187,21 +187,45 @@ static int attachment_take(struct pheap *h, struct attach *a)
 
 /* ---- the first opener ---- */
 
-/* A heap that was copied may have got holes where there were zeros; a store into one can meet a full disk.
- * Only a copy can have them, and only a clean copy is opened, so this looks (at one number) when the heap
- * is clean. */
-static int holes_fill(const struct pheap *h, const struct ph_file_info *info)
+/* What a heap without holes has on the disk, at least. */
+static uint64_t whole_size(const struct pheap *h)
+{
+	return h->super.desc_off +
+	       h->head->chunk_count * (PHD_CHUNK_SIZE + sizeof(uint64_t) + sizeof(struct phd_bits) +
+				       sizeof(struct phd_words));
+}
+
+/* The data of all chunks, but of those that may be holes. */
+static int data_fill(const struct pheap *h)
 {
 	uint64_t count = h->head->chunk_count;
-	uint64_t each =
-		PHD_CHUNK_SIZE + sizeof(uint64_t) + sizeof(struct phd_bits) + sizeof(struct phd_words);
+	int rc = 0;
+
+	for (uint64_t at = 0, n; at < count && rc == 0; at += n + 1) {
+		for (n = 0; at + n < count && h->desc[at + n] != PHD_DESC_HOLE; n++)
+			;
+		if (n)
+			rc = ph_os->file_allocate(h->fd, h->data_off + at * PHD_CHUNK_SIZE,
+						  n * PHD_CHUNK_SIZE);
+	}
+	return rc;
+}
+
+/* A heap that was copied may have got holes where there were zeros; a store into one can meet a full disk.
+ * Only a copy can have them, and only a clean copy is opened, so this looks (at one number) when the heap
+ * is clean. One that was trimmed has said how much it had. */
+static int holes_fill(const struct pheap *h, const struct attach *a, const struct ph_file_info *info)
+{
+	uint64_t whole = whole_size(h), closed = a->state.allocated_size;
 	int rc;
 
-	if (info->allocated >= h->super.desc_off + count * each)
+	if (info->allocated >= (closed && closed < whole ? closed : whole))
 		return 0;
 	rc = ph_os->file_allocate(h->fd, 0, h->super.desc_off);
 	if (!rc)
-		rc = ph_super_allocate(h->fd, &h->super, 0, count);
+		rc = ph_super_allocate_tables(h->fd, &h->super, 0, h->head->chunk_count);
+	if (!rc)
+		rc = data_fill(h);
 	return rc ? ph_error(NULL, rc,
 			     "the file has holes, as a sparse copy has, and filling them failed: %s",
 			     pheap_strerror(rc))
@@ -279,7 +303,7 @@ static int first_make_ready(struct pheap *h, struct attach *a, const struct ph_f
 	rc = power ? power_enter(h, a) : size_check(h, info);
 
 	if (!rc && a->state.clean)
-		rc = holes_fill(h, info);
+		rc = holes_fill(h, a, info);
 	/* In the same boot a heap that was not closed says already what has to be said: then nothing is flushed. */
 	if (!rc && (a->state.clean || power))
 		rc = dirty_write(h, a, info, attachment_first(h, a));
@@ -492,6 +516,7 @@ static int sync_failed(struct pheap *h, struct attach *a, int rc)
 /* Nobody else is attached: {clean}, unless something speaks against it. */
 static int last_leave(struct pheap *h)
 {
+	struct ph_file_info info;
 	struct attach a;
 	int rc;
 
@@ -506,6 +531,11 @@ static int last_leave(struct pheap *h)
 	rc = h->leased ? ph_checkpoint_close(h) : ph_os->file_sync(h->fd);
 	if (rc)
 		return sync_failed(h, &a, rc);
+	/* What is missing now are holes; if at the next open there is less, it is a sparse copy: holes_fill. */
+	rc = ph_os->file_info(h->fd, &info);
+	if (rc)
+		return ph_error(NULL, rc, "asking about the file failed: %s", pheap_strerror(rc));
+	a.state.allocated_size = info.allocated < whole_size(h) ? info.allocated : 0;
 	a.state.clean = 1;
 	a.state.open_gen = h->coord->open_gen;
 	/* Numbers that nobody got go back. */

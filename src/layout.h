@@ -123,7 +123,8 @@ struct phd_state {
 	 * flight */
 	/* 0x034 */ uint32_t durability;
 	/* 0x038 */ uint64_t dev;		/* device of the file when it was last opened; 0: unknown */
-	/* 0x040 */ uint64_t reserved0[2];
+	/* 0x040 */ uint64_t allocated_size;	/* bytes the file system had set aside when it was closed; 0: all */
+	/* 0x048 */ uint64_t reserved0;
 	/* 0x050 */ uint64_t attachment_limit;	/* attachment numbers given out are below this */
 	/* 0x058 */ uint64_t open_gen;		/* counts first openers */
 	/* 0x060 */ uint8_t reserved[0x19c];
@@ -446,6 +447,8 @@ static_assert(sizeof(struct phd_permits) == 0x20, "size");
 #define PHD_DESC_RUN 1u	   /* block size / 8:12 | chunks:10: head of a run of blocks of one size and type */
 #define PHD_DESC_EXTENT 2u /* chunks:45: head of one block */
 #define PHD_DESC_CONT 3u   /* distance to the head, chunks:45 */
+#define PHD_DESC_HOLE 4ull /* the other word of kind FREE: the file may have no space here */
+#define PHD_DESC_IS_FREE(d) (((d) & ~PHD_DESC_HOLE) == 0)
 #define PHD_DESC_KIND(d) ((unsigned)((d)&3))
 #define PHD_DESC_TYPE(d) ((uint32_t)((d) >> 2 & 0x1ffff))
 #define PHD_DESC_BLOCK_SIZE(d) ((size_t)((d) >> 19 & 0xfff) << 3)
@@ -548,6 +551,7 @@ PHD_AT(phd_state, birth_ns, 0x028);
 PHD_AT(phd_state, clean, 0x030);
 PHD_AT(phd_state, durability, 0x034);
 PHD_AT(phd_state, dev, 0x038);
+PHD_AT(phd_state, allocated_size, 0x040);
 PHD_AT(phd_state, attachment_limit, 0x050);
 PHD_AT(phd_state, open_gen, 0x058);
 PHD_AT(phd_state, crc, 0x1fc);

@@ -166,7 +166,7 @@ void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t
 {
 	if (PHD_DESC_KIND(desc) == PHD_DESC_FREE) {
 		for (uint64_t i = 0; i < count; i++)
-			__atomic_store_n(&h->desc[chunk + i], 0, __ATOMIC_RELEASE);
+			__atomic_store_n(&h->desc[chunk + i], desc, __ATOMIC_RELEASE);
 		return;
 	}
 	if (PHD_DESC_KIND(desc) == PHD_DESC_RUN)
@@ -223,6 +223,44 @@ static void desc_apply(struct pheap *h, const struct phd_record *r)
 	ph_log_record_apply(h, r);
 	ph_order();
 	desc_stamp(h, r, __atomic_load_n(&h->coord->tail, __ATOMIC_ACQUIRE));
+}
+
+static void descs_stamp(struct pheap *h, const struct ph_log *log, uint64_t from, uint64_t lsn)
+{
+	const struct phd_record *r;
+
+	for (uint64_t at = from; at < ph_log_end(log); at += ph_log_units(r->size)) {
+		r = ph_log_at(log, at);
+		if (PHD_REC_KIND(r->target) == PHD_REC_DESC)
+			desc_stamp(h, r, lsn);
+	}
+}
+
+void ph_log_give_up(struct pheap *h, struct phd_lane *lane, const struct ph_log *log, uint64_t used)
+{
+	const struct phd_coord *c = h->coord;
+	uint64_t lsn;
+
+	/* As long as nothing says which switch was the last to copy them: never. Killed there, it stays so until the chunks are
+	 * allocated or freed. */
+	if (h->leased)
+		descs_stamp(h, log, PHD_USED_END(used), UINT64_MAX);
+	/* ORDER(rollback-used): bytes back before `used` is lowered. Crash between: undone again as a whole. Pairs with
+	 * log.c:ph_log_load. */
+	__atomic_store_n(&lane->used, used, __ATOMIC_RELEASE);
+	/* Then, before a record is overwritten, whoever copies them is told. Pairs with checkpoint.c:log_copy. */
+	__atomic_store_n(&lane->rollback_count, lane->rollback_count + 1, __ATOMIC_RELEASE);
+	if (h->fenced)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	else
+		ph_order();
+	if (!h->leased)
+		return;
+	/* Either the epoch's bit is seen here, or who sets it finds `used` lowered. Pairs with checkpoint.c:switch_locked. */
+	lsn = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE) & 1
+		      ? __atomic_load_n(&c->switch_lsn, __ATOMIC_ACQUIRE) + 8
+		      : __atomic_load_n(&c->tail, __ATOMIC_ACQUIRE);
+	descs_stamp(h, log, PHD_USED_END(used), lsn);
 }
 
 void ph_log_apply(struct pheap *h, const struct ph_log *log)
@@ -313,7 +351,7 @@ static bool desc_record_valid(const struct pheap *h, const struct phd_record *r)
 	if (chunk < h->super.journal_count || chunk >= count || payload[0] == 0 || payload[0] > count - chunk)
 		return false;
 	if (PHD_DESC_KIND(payload[1]) == PHD_DESC_FREE)
-		return payload[1] == 0;
+		return PHD_DESC_IS_FREE(payload[1]);
 	said = PHD_DESC_KIND(payload[1]) == PHD_DESC_RUN ? PHD_DESC_RUN_COUNT(payload[1])
 							 : PHD_DESC_COUNT(payload[1]);
 	return PHD_DESC_KIND(payload[1]) != PHD_DESC_CONT && said == payload[0] &&

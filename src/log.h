@@ -54,6 +54,9 @@ void ph_log_undo(struct pheap *h, const struct ph_log *log, uint64_t to, bool re
 void ph_log_free(struct ph_log *log);
 /* Recovery: builds and validates the log of a lane. 0, PHEAP_ECORRUPT with a sentence, -ENOMEM. */
 int ph_log_load(struct pheap *h, uint32_t lane_idx, uint64_t gen, struct ph_log *ret);
+/* After the undo of records [to, end) of the lane's log, its last ones: they are given up, and `used` lowered to that. With a WAL a
+ * SWITCH record may hold them: the chunks that they had claimed, if there are any, are no lease-free extent before it is gone. */
+void ph_log_give_up(struct pheap *h, struct phd_lane *lane, const struct ph_log *log, uint64_t used);
 /* DESC record: stores the descriptors of `count` chunks. */
 void ph_log_apply_desc(struct pheap *h, uint64_t chunk, uint64_t count, uint64_t desc);
 

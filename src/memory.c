@@ -28,7 +28,7 @@ static bool range_fresh(const pheap_tx *tx, uint64_t off, size_t n)
 	for (uint64_t chunk = first; chunk <= last; chunk++)
 		if ((__atomic_load_n(&h->words[chunk].owner, __ATOMIC_RELAXED) & ~PHD_WORD_FLAGS) !=
 			    tx->word ||
-		    ph_desc_raw(h, chunk) != 0)
+		    !PHD_DESC_IS_FREE(ph_desc_raw(h, chunk)))
 			return false;
 	return true;
 }

@@ -50,6 +50,9 @@ extern int ph_mutant;
 #define PH_MUTANT_NAME_GONE 28	     /* a file that has lost its name is entered */
 #define PH_MUTANT_STALE_ENTERED 29   /* an ephemeral heap whose users all died is entered */
 #define PH_MUTANT_NAME_LATE 30	     /* ephemeral-name: the name is removed after the gate byte drops */
+#define PH_MUTANT_FILL_NONE 67	     /* hole-fill: who takes a chunk without space does not set it aside */
+#define PH_MUTANT_PUNCH_FIRST 68     /* punch-last: the space goes before the descriptors say so */
+#define PH_MUTANT_PUNCH_UNOWNED 71   /* chunks are punched that somebody else may take */
 /* Checkpoints beside others: tests/proc */
 #define PH_MUTANT_HELP_BARE 59	     /* who completes another's switch does not flush its record */
 #define PH_MUTANT_LOOK_NONE 60	     /* EPOCH: a transaction without operations commits while the epoch is being switched */
@@ -80,12 +83,14 @@ extern int ph_mutant;
 #define PH_MUTANT_APPEND_ASSUMED 57  /* a lane found appending is applied although its record is not in the log */
 #define PH_MUTANT_LIVE_STORED 58     /* a checkpoint stores the words that say how far it is, and so a late one an old LSN */
 #define PH_MUTANT_EPOCH_ODD 66	     /* an epoch that is being switched counts as looked at, if it was before, too */
+#define PH_MUTANT_PUNCH_EARLY 69     /* punch-last: chunks are punched before it is durable that they are holes */
+#define PH_MUTANT_POWER_SPACE 70     /* recovery makes blocks in holes, and sets no space aside */
 /* Calls that fail */
 #define PH_MUTANT_POISON_NONE 61     /* poison-first: who met the failure is told, and nobody else */
 #define PH_MUTANT_POISON_FORGOT 62   /* only memory says why power recovery is due, and forgets it on the way */
 #define PH_MUTANT_CLOSE_SECTOR 63    /* the last close writes no checkpoint sector */
 #define PH_MUTANT_CLOSE_EARLY 64     /* checkpoint-last: the last close writes the sector before the file is durable */
 #define PH_MUTANT_FIRST_DEAF 65	     /* a sync that fails in the first opener's checkpoint does not poison */
-#define PH_MUTANT_COUNT 66
+#define PH_MUTANT_COUNT 71
 
 #endif

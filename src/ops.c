@@ -296,7 +296,9 @@ static int descs_test(pheap_tx *tx)
 	for (uint32_t i = 0; i < tx->ops.desc_count; i++) {
 		const struct ph_desc_op *d = &tx->ops.descs[i];
 
-		if (!d->first || ph_desc_raw(h, d->chunk) == d->old_desc)
+		uint64_t now = ph_desc_raw(h, d->chunk);
+
+		if (!d->first || now == d->old_desc || (d->old_desc == 0 && PHD_DESC_IS_FREE(now)))
 			continue;
 		if (d->old_desc == 0) /* N1 forbids it: the chunk was free and is ours */
 			return ph_error(

@@ -43,6 +43,8 @@ struct ph_os {
 	int (*file_truncate)(int fd, uint64_t size);
 	int (*file_allocate)(int fd, uint64_t off,
 			     uint64_t n); /* posix_fallocate: space exists and size reaches off + n */
+	/* The space of [off, off + n) goes back to the file system, and the bytes read as zero; the size stays. */
+	int (*file_punch)(int fd, uint64_t off, uint64_t n);
 	int (*file_sync)(int fd);
 	int (*file_create_unnamed)(const char *path, unsigned mode, char *ret_temporary,
 				   size_t n); /* fd in path's folder; temporary "" if O_TMPFILE */

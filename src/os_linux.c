@@ -274,6 +274,25 @@ static int os_file_allocate(int fd, uint64_t off, uint64_t n)
 	return 0;
 }
 
+/* In steps, for the same reason. */
+static int os_file_punch(int fd, uint64_t off, uint64_t n)
+{
+	uint64_t end = off + n;
+
+	while (off < end) {
+		uint64_t step = end - off < ALLOCATE_STEP ? end - off : ALLOCATE_STEP;
+		int rc = result(
+			fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)step));
+
+		if (rc == -EINTR)
+			continue;
+		if (rc)
+			return rc == -ENOSYS ? -EOPNOTSUPP : rc;
+		off += step;
+	}
+	return 0;
+}
+
 /* fsync, not fdatasync: what is synced here is a new file, or one that is about to be called clean; both want
  * their size and times on the disk as well, and neither is on a fast path. */
 static int os_file_sync(int fd)
@@ -700,6 +719,7 @@ const struct ph_os ph_os_linux = {
 	.file_write_sync = os_file_write_sync,
 	.file_truncate = os_file_truncate,
 	.file_allocate = os_file_allocate,
+	.file_punch = os_file_punch,
 	.file_sync = os_file_sync,
 	.file_create_unnamed = os_file_create_unnamed,
 	.file_link = os_file_link,

@@ -15,6 +15,7 @@
 #include "mutant.h"
 #include "os.h"
 #include "super.h"
+#include "tx.h"
 
 #define READ_STEP (1u << 20)
 #define LANE_GEN_MAX (1ull << 47)
@@ -245,6 +246,78 @@ static int space_make(struct pheap *h, struct found *f)
 	return 0;
 }
 
+/* ---- space for chunks that were holes: O(log) ---- */
+
+struct chunks {
+	uint64_t from, to;
+};
+
+struct chunk_list {
+	struct chunks *rows;
+	uint32_t count, room;
+};
+
+static int chunks_compare(const void *a, const void *b)
+{
+	const struct chunks *x = a, *y = b;
+
+	return x->from < y->from ? -1 : x->from > y->from;
+}
+
+/* The chunks that a record makes something else of than holes. */
+static int chunks_collect(const struct phd_wal *w, struct chunk_list *l)
+{
+	const struct phd_record *r;
+
+	for (uint64_t at = sizeof(*w); (r = entry_at(w, at)) != NULL; at += ph_log_units(r->size) * 8) {
+		uint64_t chunk = PHD_REC_OFF(r->target), payload[2];
+
+		if (PHD_REC_KIND(r->target) != PHD_REC_DESC)
+			continue;
+		memcpy(payload, ph_record_payload(r), sizeof(payload));
+		if (payload[1] == PHD_DESC_HOLE)
+			continue;
+		if (!ph_room(&l->rows, &l->room, l->count + 1, sizeof(*l->rows)))
+			return -ENOMEM;
+		l->rows[l->count++] = (struct chunks){chunk, chunk + payload[0]};
+	}
+	return 0;
+}
+
+/* Who had taken a hole had its space set aside, which is not durable by itself; the record that made a block of it is. So that is
+ * done again, for all chunks that records name, before the first store: FORMAT.md, section 8. What was taken before the checkpoint
+ * was synced with it. */
+static int space_renew(struct pheap *h, const struct found *f)
+{
+	struct chunk_list l = {0};
+	int rc = 0;
+
+	for (uint64_t i = 0; i < f->count && rc == 0; i++) {
+		const struct phd_wal *w = record_at(f, i);
+
+		if (w->kind == PHD_WAL_COMMIT || w->kind == PHD_WAL_SWITCH)
+			rc = chunks_collect(w, &l);
+	}
+	if (l.count)
+		qsort(l.rows, l.count, sizeof(*l.rows), chunks_compare);
+	for (uint32_t i = 0; i < l.count && rc == 0 && !PH_MUTANT(PH_MUTANT_POWER_SPACE);) {
+		struct chunks all = l.rows[i];
+
+		for (; i < l.count && l.rows[i].from <= all.to; i++)
+			all.to = l.rows[i].to > all.to ? l.rows[i].to : all.to;
+		rc = ph_os->file_allocate(h->fd, h->data_off + (all.from << PHD_CHUNK_SHIFT),
+					  (all.to - all.from) << PHD_CHUNK_SHIFT);
+		if (rc)
+			rc = ph_error_recovery(
+				h, rc,
+				"blocks of the heap have lost their space when the machine went "
+				"down, and setting it aside again failed: %s",
+				pheap_strerror(rc));
+	}
+	free(l.rows);
+	return rc;
+}
+
 /* Judged with the chunk count that will be: the entries' validity is asked of the heap's head. */
 static int log_judge(struct pheap *h, struct found *f)
 {
@@ -281,11 +354,9 @@ static int record_undo(struct pheap *h, const struct phd_wal *w)
 
 		if (PHD_REC_KIND(r->target) != PHD_REC_UNDO)
 			continue; /* of a SWITCH record */
-		/* A whole page is written: a store through the mapping would read it first. */
-		if (w->kind == PHD_WAL_IMAGE)
-			rc = ph_os->file_write(h->fd, ph_record_payload(r), r->size, PHD_REC_OFF(r->target));
-		else
-			ph_copy(h->map + PHD_REC_OFF(r->target), ph_record_payload(r), r->size);
+		/* A whole page is written: a store through the mapping would read it first. And there may be no space: bytes of
+		 * what was aborted later, in chunks that are holes by now, are an error on a full disk, not a signal. */
+		rc = ph_os->file_write(h->fd, ph_record_payload(r), r->size, PHD_REC_OFF(r->target));
 	}
 	free(at_of);
 	return rc ? ph_error_recovery(h, rc, "writing what was recovered to the file failed: %s",
@@ -372,6 +443,8 @@ static int recover(struct pheap *h, struct found *f)
 		rc = space_make(h, f);
 	if (rc == 0)
 		rc = log_judge(h, f);
+	if (rc == 0)
+		rc = space_renew(h, f);
 	if (rc == 0 && PH_MUTANT(PH_MUTANT_REDO_FIRST))
 		commits_apply(h, f);
 	if (rc == 0)

@@ -50,6 +50,8 @@ static int lane_recover(struct pheap *h, uint32_t lane_idx)
 			__atomic_store_n(&lane->state, PHD_STATE(gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
 					 __ATOMIC_RELEASE);
 		ph_log_undo(h, &log, 0, false);
+		if (h->leased)
+			ph_log_give_up(h, lane, &log, 0);
 		/* A transaction that had changed nothing is not worth a mention. */
 		h->recovered_back += ph_log_end(&log) != 0;
 	}

@@ -386,6 +386,8 @@ static int run_make(pheap_tx *tx, uint64_t word, uint64_t desc, bool grow, uint6
 	int rc =
 		grow ? ph_chunk_get(tx, word, length, 1, &chunk) : ph_chunk_claim(h, word, length, 1, &chunk);
 
+	if (rc > 0)
+		rc = -ENOSPC; /* a full disk */
 	if (rc == -ENOSPC && grow) {
 		/* A full heap: the shortest run that holds a block. */
 		length = (uint32_t)((size + PHD_CHUNK_SIZE - 1) / PHD_CHUNK_SIZE);

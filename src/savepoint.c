@@ -36,13 +36,8 @@ static void rollback_to(pheap_tx *tx, uint32_t idx)
 		if (PH_MUTANT(PH_MUTANT_ROLLBACK_USED))
 			__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
 		ph_log_undo(tx->h, &tx->log, sp.end, true);
+		ph_log_give_up(tx->h, tx->lane, &tx->log, PHD_USED(sp.end, sp.last));
 		tx->log.used = PHD_USED(sp.end, sp.last);
-		/* ORDER(rollback-used): bytes back before `used` is lowered. Crash between: undone again as
-		 * a whole. Pairs with log.c:ph_log_load. */
-		__atomic_store_n(&tx->lane->used, PHD_USED(sp.end, sp.last), __ATOMIC_RELEASE);
-		/* Then, before a record is overwritten, whoever copies them is told. Pairs with checkpoint.c:undo_copy. */
-		__atomic_store_n(&tx->lane->rollback_count, tx->lane->rollback_count + 1, __ATOMIC_RELEASE);
-		ph_order();
 		ph_ops_forget(tx, sp.end);
 		ph_log_trim(tx);
 		ph_defer_rescan(tx);

@@ -40,6 +40,7 @@ static void directory_scan(const pheap *h, struct pheap_stats *s)
 		switch (PHD_DESC_KIND(desc)) {
 		case PHD_DESC_FREE:
 			s->free_chunk_count++;
+			s->hole_chunk_count += desc == PHD_DESC_HOLE;
 			s->free_size += PHD_CHUNK_SIZE;
 			break;
 		case PHD_DESC_RUN:

@@ -600,7 +600,7 @@ static int items_allocate(int fd, uint64_t off, uint64_t item_size, uint64_t fro
 	return ph_os->file_allocate(fd, start, round_up(off + to * item_size, PHD_BLOCK_SIZE) - start);
 }
 
-int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint64_t to)
+int ph_super_allocate_tables(int fd, const struct phd_super *super, uint64_t from, uint64_t to)
 {
 	int rc = items_allocate(fd, super->desc_off, sizeof(uint64_t), from, to);
 
@@ -613,6 +613,13 @@ int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint
 	if (!rc && ph_super_has_wal(super))
 		rc = items_allocate(fd, super->table_lease_off, sizeof(struct phd_table_lease),
 				    from / PHD_TABLE_LEASE_CHUNKS, table_lease_count(to));
+	return rc;
+}
+
+int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint64_t to)
+{
+	int rc = ph_super_allocate_tables(fd, super, from, to);
+
 	/* Data last: the file's size then says that the rest is there. */
 	if (!rc)
 		rc = items_allocate(fd, super->data_off, PHD_CHUNK_SIZE, from, to);

@@ -45,5 +45,7 @@ int ph_live_read(int fd, const struct phd_super *super, struct phd_checkpoint *c
 /* Space that must exist in the file before chunks [from, to) may be used: ranges of descriptors, bitmaps,
  * words and data, rounded to blocks. 0 or -errno of the allocation; never undone. */
 int ph_super_allocate(int fd, const struct phd_super *super, uint64_t from, uint64_t to);
+int ph_super_allocate_tables(int fd, const struct phd_super *super, uint64_t from,
+			     uint64_t to); /* without data */
 
 #endif

@@ -146,6 +146,8 @@ void ph_tx_undo_step(pheap_tx *tx)
 		__atomic_store_n(&tx->lane->state, PHD_STATE(tx->gen + 1, PHD_MODE_NONE, PHD_STEP_IDLE),
 				 __ATOMIC_RELEASE);
 	ph_log_undo(tx->h, &tx->log, 0, false);
+	if (tx->h->leased && tx->ops.desc_count)
+		ph_log_give_up(tx->h, tx->lane, &tx->log, 0);
 	lane_end(tx);
 	ph_ops_unchoose(tx);
 }

@@ -63,6 +63,7 @@ static void on_store(void *addr, size_t n)
 {
 	struct level *l = active->current;
 
+	memfile_stored(l->file, (uint64_t)((char *)addr - l->file->bytes));
 	note(l, (uint64_t)((char *)addr - l->file->bytes), (unsigned)n, 0);
 }
 
@@ -164,6 +165,7 @@ void explore_rebase(struct explore *x)
 {
 	rebase(x, &x->levels[0], x->levels[0].file->bytes, x->levels[0].file->size);
 	x->levels[0].base_named = x->levels[0].file->named;
+	memcpy(x->levels[0].base_holes, x->levels[0].file->holes, MEMFILE_BLOCKS);
 }
 
 /* --- messages --- */
@@ -210,6 +212,8 @@ static void load(struct level *to, const struct level *from)
 	f->named = from->base_named;
 	f->space = 0;
 	f->size = from->base_size;
+	f->fault = 0;
+	memcpy(f->holes, from->base_holes, sizeof(f->holes));
 #ifdef KILL_TRAP
 	memset(to->stale, 1, sizeof(to->stale)); /* stores of recoveries are not watched */
 #endif
@@ -225,6 +229,8 @@ static void apply(struct explore *x, struct level *l, const struct event *e)
 	if (!e->n) {
 		if (e->data == MEMFILE_UNNAMED)
 			l->base_named = false;
+		else if (e->data & MEMFILE_SPACE)
+			l->base_holes[(e->data & ~MEMFILE_SPACE) >> 1] = e->data & 1;
 		else
 			l->base_size = e->data;
 		return;
@@ -236,6 +242,8 @@ static void apply(struct explore *x, struct level *l, const struct event *e)
 
 static bool changes(const struct level *l, const struct event *e)
 {
+	if (!e->n && e->data != MEMFILE_UNNAMED && e->data & MEMFILE_SPACE)
+		return true;
 	if (!e->n)
 		return e->data == MEMFILE_UNNAMED ? l->base_named : e->data != l->base_size;
 	return memcmp(l->base + e->off, &e->data, e->n) != 0;
@@ -287,7 +295,8 @@ int explore_match(struct explore *x, pheap *h, const struct level *l, uint32_t w
 	int fits = match(x, h, whose, why, n);
 	const struct oracle_model *m = fits & 1 ? x->before : x->after;
 
-	if (fits > 0 && oracle_structure(l->file->bytes, l->file->size, oracle_records(m, whose), why, n))
+	if (fits > 0 && (oracle_structure(l->file->bytes, l->file->size, oracle_records(m, whose), why, n) ||
+			 memfile_space_check(l->file, why, n)))
 		return -1;
 	return fits;
 }
@@ -448,6 +457,16 @@ static int gone(struct explore *x, struct level *l, bool record, char *why, size
 
 static int cut_recovery(struct explore *x, struct level *l, int want, bool joined, char *why, size_t n);
 
+/* Somebody has stored into a hole. */
+static bool hole_stored(const struct level *l, char *why, size_t n)
+{
+	if (!l->file->fault)
+		return false;
+	snprintf(why, n, "a store into a hole, at %#llx: a bus error on a full disk",
+		 (unsigned long long)l->file->fault - 1);
+	return true;
+}
+
 static int join(struct explore *x, struct level *l, int want, char *why, size_t n)
 {
 	struct level *down = &x->levels[l->depth + 1];
@@ -458,6 +477,8 @@ static int join(struct explore *x, struct level *l, int want, char *why, size_t 
 	explore_report(x, down, false);
 	fits = explore_join(x, down, why, n);
 	explore_report(x, NULL, false);
+	if (fits > 0 && hole_stored(down, why, n))
+		fits = -1;
 	if (fits > 0 && !(fits & want)) {
 		snprintf(why, n, "recovered by the living: the transaction is %s",
 			 fits & 2 ? "there too early" : "lost");
@@ -500,6 +521,7 @@ static int look(struct explore *x, struct level *l, int want, bool nested, bool 
 	if (nested) {
 		rebase(x, down, l->base, l->base_size);
 		down->base_named = l->base_named;
+		memcpy(down->base_holes, l->base_holes, MEMFILE_BLOCKS);
 	}
 	if (joined)
 		fits = explore_rejoin(x, down, nested, why, n);
@@ -507,6 +529,8 @@ static int look(struct explore *x, struct level *l, int want, bool nested, bool 
 		fits = gone(x, down, nested, why, n);
 	else
 		fits = recover(x, down, nested, l->depth == 0 && !nested, why, n);
+	if (fits > 0 && hole_stored(down, why, n))
+		return -1;
 	if (fits < 0)
 		return -1;
 	if (!(fits & want)) {
@@ -653,16 +677,22 @@ static void complete(struct explore *x, struct level *l)
 		 (unsigned long long)none.off);
 	explore_violation(x, &none, "harness", why);
 	rebase(x, l, l->file->bytes, l->file->size);
+	memcpy(l->base_holes, l->file->holes, MEMFILE_BLOCKS);
 }
 
 void explore_run(struct explore *x, const struct oracle_model *before, const struct oracle_model *after)
 {
 	struct level *l = &x->levels[0];
+	char why[128];
 
 	explore_off(x);
 	x->before = before;
 	x->after = after;
 	x->seen_after = x->published = false;
+	if (hole_stored(l, why, sizeof(why))) {
+		explore_violation(x, &(struct event){.off = l->file->fault - 1}, "bus error", why);
+		l->file->fault = 0;
+	}
 	for (size_t i = 0; i < l->count; i++) {
 		const struct event *e = &l->events[i];
 

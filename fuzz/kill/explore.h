@@ -30,7 +30,7 @@
 struct event {
 	uint64_t off;
 	uint64_t data; /* bytes stored, little-endian; kind size: the new size */
-	uint8_t n;     /* 1 to 8 bytes; 0: the file's size, or MEMFILE_UNNAMED: its name goes */
+	uint8_t n;     /* 1 to 8 bytes; 0: the file's size; MEMFILE_UNNAMED: its name goes; MEMFILE_SPACE */
 	uint8_t phase, op;
 };
 
@@ -40,6 +40,7 @@ struct level {
 	char *base; /* image before event `at` */
 	uint64_t base_size;
 	bool base_named;
+	uint8_t base_holes[MEMFILE_BLOCKS];
 	struct event *events;
 	size_t count, room;
 	struct event pending; /* reported, its bytes not yet read */

@@ -107,6 +107,7 @@ int judge_result(const char *path, struct memfile *ret, char *why, size_t why_si
 
 	if (fd >= 0) {
 		memset(ret->bytes, 0, MEMFILE_CAPACITY);
+		memset(ret->holes, 0, sizeof(ret->holes)); /* what it gives back is not asked */
 		got = pread(fd, ret->bytes, MEMFILE_CAPACITY, 0);
 		close(fd);
 	}

@@ -54,7 +54,29 @@ void memfile_clear(struct memfile *f)
 	f->size = 0;
 	f->named = false;
 	f->space = 0;
+	f->fault = 0;
+	memset(f->holes, 0, sizeof(f->holes));
 	f->written = f->writing = f->synced = NULL;
+}
+
+int memfile_space_check(const struct memfile *f, char *why, size_t n)
+{
+	const struct phd_super *s = (const void *)f->bytes;
+	const struct phd_head *head = (const void *)(f->bytes + s->head_off);
+	const uint64_t *desc = (const void *)(f->bytes + s->desc_off);
+
+	if (f->fault) {
+		snprintf(why, n, "a store into a hole, at %#llx: a bus error on a full disk",
+			 (unsigned long long)f->fault - 1);
+		return -1;
+	}
+	for (uint64_t c = 0; c < head->chunk_count; c++)
+		if (f->holes[s->data_off / 4096 + c] && desc[c] != PHD_DESC_HOLE) {
+			snprintf(why, n, "chunk %llu is a hole, and its descriptor is %#llx",
+				 (unsigned long long)c, (unsigned long long)desc[c]);
+			return -1;
+		}
+	return 0;
 }
 
 void memfile_kill(struct memfile *f)
@@ -158,6 +180,8 @@ static int m_info(int fd, struct ph_file_info *ret)
 	*ret = identity;
 	ret->dev = 100 + (uint64_t)(f - files) + description(fd)->alias * MEMFILE_COUNT;
 	ret->size = ret->allocated = f->size;
+	for (unsigned i = 0; i < MEMFILE_BLOCKS; i++)
+		ret->allocated -= f->holes[i] ? 4096 : 0;
 	ret->link_count = f->named;
 	ret->regular = true;
 	ret->directory = false;
@@ -190,6 +214,18 @@ static int size_set(struct memfile *f, uint64_t size)
 	return 0;
 }
 
+/* Blocks that n bytes at off touch, or lie in. */
+static void space_set(struct memfile *f, uint64_t off, uint64_t n, bool hole)
+{
+	for (uint64_t i = off / 4096; i * 4096 < off + n; i++) {
+		if (f->holes[i] == hole)
+			continue;
+		if (f->written)
+			f->written(f, MEMFILE_SPACE | i << 1 | hole, 0);
+		f->holes[i] = hole;
+	}
+}
+
 static int m_write(int fd, const void *buf, size_t n, uint64_t off)
 {
 	struct memfile *f = description(fd)->file;
@@ -197,9 +233,10 @@ static int m_write(int fd, const void *buf, size_t n, uint64_t off)
 
 	if (rc)
 		return rc;
+	space_set(f, off, n, false);
 	/* In pieces, so that a half-written sector is looked at as well; the kernel would not even tear it. */
 	for (const char *from = buf; n;) {
-		size_t step = n < 8 ? n : 8;
+		size_t word = 8 - off % 8, step = n < word ? n : word; /* K2 of runtime.h */
 
 		if (f->written)
 			f->written(f, off, step);
@@ -233,7 +270,29 @@ static int m_allocate(int fd, uint64_t off, uint64_t n)
 {
 	struct memfile *f = description(fd)->file;
 
-	return off + n > f->size ? size_set(f, off + n) : 0;
+	int rc = off + n > f->size ? size_set(f, off + n) : 0;
+
+	if (!rc)
+		space_set(f, off, n, false);
+	return rc;
+}
+
+static int m_punch(int fd, uint64_t off, uint64_t n)
+{
+	static const uint64_t zero;
+	struct memfile *f = description(fd)->file;
+
+	if (off % 4096 || n % 4096 || off + n > f->size)
+		abort();
+	for (uint64_t at = off; at < off + n; at += 8) {
+		if (memcmp(f->bytes + at, &zero, 8) == 0)
+			continue;
+		if (f->written)
+			f->written(f, at, 8);
+		memcpy(f->bytes + at, &zero, 8);
+	}
+	space_set(f, off, n, true);
+	return 0;
 }
 
 static int m_sync(int fd)
@@ -475,6 +534,7 @@ const struct ph_os memfile_os = {
 	.file_write_sync = m_write_sync,
 	.file_truncate = m_truncate,
 	.file_allocate = m_allocate,
+	.file_punch = m_punch,
 	.file_sync = m_sync,
 	.file_create_unnamed = m_create,
 	.file_link = m_link,

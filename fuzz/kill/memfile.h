@@ -9,6 +9,7 @@
  *
  * Invariants
  *   V1  A mapping of a memfile is its bytes. All that ends here, the files never move.
+ *   V3  Blocks without space are zero.
  *   V2  Inode, birth time and boot id are those of a real file given to memfile_identity, so that an image
  *       written to that file is accepted as itself; files differ by device number.
  */
@@ -26,6 +27,9 @@
 
 #define MEMFILE_UNNAMED UINT64_MAX
 #define MEMFILE_ALL UINT64_MAX
+#define MEMFILE_BLOCKS (MEMFILE_CAPACITY / 4096u)
+/* What `written` is given, with n 0, when block i becomes a hole, or gets space: MEMFILE_SPACE | i << 1 | hole. */
+#define MEMFILE_SPACE (1ull << 62)
 
 struct memfile {
 	char *bytes;   /* MEMFILE_CAPACITY of them */
@@ -39,6 +43,8 @@ struct memfile {
 	 * them durable; and when [off, off + n), or with MEMFILE_ALL the file, is durable. */
 	void (*writing)(struct memfile *f, uint64_t off, uint64_t n);
 	void (*synced)(struct memfile *f, uint64_t off, uint64_t n);
+	uint8_t holes[MEMFILE_BLOCKS]; /* blocks that were punched and have no space */
+	uint64_t fault; /* 1 + where a store was made into one: a SIGBUS if the disk were full; 0: nowhere */
 };
 
 extern const struct ph_os memfile_os;
@@ -58,6 +64,14 @@ void memfile_die(int fd);
 /* As the death of all processes: locks and descriptors of this file are gone. */
 void memfile_kill(struct memfile *f);
 void memfile_clear(struct memfile *f);
+/* The heap in it: all that may be stored to has space, and nothing has been stored where there was none. 0, or -1 with a sentence. */
+int memfile_space_check(const struct memfile *f, char *why, size_t n);
+/* A store to the mapping, which those who watch it report. */
+static inline void memfile_stored(struct memfile *f, uint64_t off)
+{
+	if (off < MEMFILE_CAPACITY && f->holes[off / 4096] && !f->fault)
+		f->fault = off + 1;
+}
 /* Called when a thread is to sleep; true: it was woken. May be NULL: then time passes. */
 extern bool (*memfile_waits)(const uint32_t *word, uint32_t seen);
 

@@ -25,6 +25,8 @@
 #include "runtime.h"
 #include "thread.h"
 
+#define TRIM_SCRIPTS 3u /* one in so many trims the heap, */
+#define TRIM_EVERY 4u	/* after so many transactions */
 #define SCRIPT_TX_MAX 16u
 
 static struct explore explore = {
@@ -180,6 +182,12 @@ static int one_transaction(void)
 	char why[256];
 	int rc = 0;
 
+	/* In place of what else would be drawn, so that the scripts without it are what they were. */
+	if (explore.script % TRIM_SCRIPTS == 1 && explore.tx % TRIM_EVERY == 0) {
+		explore_on(&explore);
+		rc = oracle_trim(&oracle);
+		goto done;
+	}
 	switch (oracle_below(&oracle.rng, 16)) {
 	case 0:
 		rc = reopen();
@@ -196,6 +204,7 @@ static int one_transaction(void)
 		explore_on(&explore);
 		rc = oracle_tx(&oracle);
 	}
+done:
 	explore_off(&explore);
 	if (rc < 0) {
 		oracle_failed_at("call");

@@ -63,7 +63,8 @@ enum call {
 	FREE_HELD,
 	PERMIT,
 	RECOVER,
-	VISIT
+	VISIT,
+	TRIM
 };
 
 static const struct story {
@@ -80,6 +81,7 @@ static const struct story {
 	{"blocks", 3, 3, 400, {BLOCK, BLOCK, ADD}, 3},
 	{"holds", 3, 3, 400, {HOLD, RELEASE, RELEASE_NOT, FREE_HELD, RECOVER}, 5},
 	{"permits", 3, 3, 400, {PERMIT, PERMIT, ADD}, 3},
+	{"trims", 3, 3, 500, {TRIM, BLOCK, BLOCK, ADD}, 4},
 	{"visits", 3, 3, 600, {VISIT, ADD, HOLD, BLOCK, LOOK_READ}, 5},
 };
 #define STORIES (sizeof(stories) / sizeof(*stories))
@@ -417,6 +419,9 @@ static int call(struct actor *a, enum call what)
 		return permit(a);
 	case VISIT:
 		return visit(a);
+	case TRIM:
+		rc = pheap_trim(a->h);
+		return rc ? wrong_rc(a, "trim", rc) : 0;
 	default:
 		rc = pheap_recover(a->h, NULL);
 		return rc ? wrong_rc(a, "recover", rc) : 0;
@@ -511,6 +516,8 @@ static void base_load(void)
 	memfile_kill(file);
 	memcpy(file->bytes, base, MEMFILE_CAPACITY);
 	file->size = base_size;
+	file->fault = 0;
+	memset(file->holes, 0, sizeof(file->holes));
 	file->named = true;
 	ghosts[0] = memfile_bystander(file, PHD_LOCK_ANY);
 	for (uint32_t i = 0; i < s->member_count; i++)
@@ -638,6 +645,9 @@ static int ending(const struct story *story, bool ghost)
 	rc = rc ? rc : check_all(h, story->actors, 0, false);
 	if (opened)
 		(void)pheap_close(h);
+	if (!rc && file->fault)
+		rc = wrong("a store into a hole, at %#" PRIx64 ": a bus error on a full disk",
+			   file->fault - 1);
 	return rc;
 }
 

@@ -8,12 +8,13 @@
 #include <string.h>
 
 #include "layout.h"
+#include "memfile.h"
 
 const char *const tag_names[TAG_COUNT] = {
-	"create-publish", "state-dirty", "clean-last",	  "attach-limit",   "member-byte",
-	"begin-used",	  "undo-used",	 "used-store",	  "ext-link",	    "commit-point",
-	"apply-idle",	  "undo-idle",	 "rollback-used", "owner-last",	    "grow-count",
-	"publish-last",	  "hold-flag",	 "reap-count",	  "ephemeral-name",
+	"create-publish", "state-dirty", "clean-last", "attach-limit", "member-byte", "begin-used",
+	"undo-used",	  "used-store",	 "ext-link",   "commit-point", "apply-idle",  "undo-idle",
+	"rollback-used",  "owner-last",	 "grow-count", "publish-last", "hold-flag",   "reap-count",
+	"ephemeral-name", "punch-last",	 "hole-fill",
 };
 
 static uint32_t lane_tags(const struct phd_lane *lane, uint64_t field, uint64_t data, enum oracle_op op)
@@ -150,6 +151,8 @@ uint32_t tags_of(const char *image, uint64_t off, unsigned n, uint64_t data, enu
 {
 	const struct phd_super *s = (const void *)image;
 
+	if (!n && data != MEMFILE_UNNAMED && data & MEMFILE_SPACE)
+		return data & 1 ? TAG_BIT(TAG_PUNCH_LAST) : TAG_BIT(TAG_HOLE_FILL);
 	if (!n)
 		return 0;
 	if (off % PHD_BLOCK_SIZE >= PHD_SECTOR_SIZE && off < PHD_STATE_OFF(1) + PHD_SECTOR_SIZE)

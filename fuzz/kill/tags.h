@@ -27,6 +27,8 @@ enum tag {
 	TAG_HOLD_FLAG,
 	TAG_REAP_COUNT,
 	TAG_EPHEMERAL_NAME,
+	TAG_PUNCH_LAST,
+	TAG_HOLE_FILL,
 	TAG_COUNT
 };
 #define TAG_BIT(tag) (1u << (tag))

@@ -94,8 +94,8 @@ void turns_point(void)
 /* A death may also be at a plain store. */
 static void on_store(void *addr, size_t n)
 {
-	(void)addr;
 	(void)n;
+	memfile_stored(memfile_get(0), (uint64_t)((char *)addr - memfile_get(0)->bytes));
 	if (self)
 		death();
 }

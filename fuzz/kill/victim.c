@@ -44,6 +44,7 @@ WRAP(int, file_close, (int fd), (fd))
 WRAP(int, file_write, (int fd, const void *buf, size_t n, uint64_t off), (fd, buf, n, off))
 WRAP(int, file_truncate, (int fd, uint64_t size), (fd, size))
 WRAP(int, file_allocate, (int fd, uint64_t off, uint64_t n), (fd, off, n))
+WRAP(int, file_punch, (int fd, uint64_t off, uint64_t n), (fd, off, n))
 WRAP(int, file_create_unnamed, (const char *path, unsigned mode, char *ret, size_t n), (path, mode, ret, n))
 WRAP(int, file_link, (int fd, const char *temporary, const char *path), (fd, temporary, path))
 WRAP(int, file_unlink, (const char *path), (path))
@@ -105,6 +106,7 @@ void victim_install(void)
 	os.file_write_sync = v_file_write_sync;
 	os.file_truncate = v_file_truncate;
 	os.file_allocate = v_file_allocate;
+	os.file_punch = v_file_punch;
 	os.file_sync = v_file_sync;
 	os.file_create_unnamed = v_file_create_unnamed;
 	os.file_link = v_file_link;

@@ -96,7 +96,8 @@ void cuts_violation(struct cuts *x, const struct life *l, const char *what, cons
 
 static void place_set(struct cuts *x, const struct life *l, const struct disk_choice *c)
 {
-	static const char *const kinds[] = {"store to", "size, at", "write to", "end of a sync of"};
+	static const char *const kinds[] = {"store to", "size, at", "write to", "end of a sync of",
+					    "space of"};
 	char where[80] = "the end";
 
 	if (l->disk.at < l->disk.count) {
@@ -261,6 +262,7 @@ static void next_models(struct life *next, const struct life *l, uint16_t from, 
 	next->count = (uint16_t)(to + 1);
 	next->sync = l->sync;
 	next->process = l->process;
+	next->trims = l->trims;
 	next->recovering = true;
 }
 

@@ -85,6 +85,7 @@ static void stored(uint64_t off)
 static void on_store(void *addr, size_t n)
 {
 	(void)n;
+	memfile_stored(watched.file, (uint64_t)((char *)addr - watched.file->bytes));
 	stored((uint64_t)((char *)addr - watched.file->bytes));
 }
 
@@ -102,8 +103,12 @@ static void on_written(struct memfile *f, uint64_t off, uint64_t n)
 	if (!d || off == MEMFILE_UNNAMED)
 		return;
 	flush(d);
-	e = event(d, DISK_SIZE);
+	e = event(d, off & MEMFILE_SPACE ? DISK_SPACE : DISK_SIZE);
 	e.value = off;
+	if (off & MEMFILE_SPACE) {
+		e.word = (uint32_t)((off & ~MEMFILE_SPACE) >> 1) * 512;
+		e.value = off & 1;
+	}
 	push(d, &e);
 }
 
@@ -192,6 +197,7 @@ static void forget(struct disk *d)
 	memset(d->last, 0, DISK_WORDS * sizeof(*d->last));
 	memset(d->dirty_count, 0, sizeof(d->dirty_count));
 	memset(d->stale, 1, DISK_SECTORS);
+	memset(d->some_holes, 0, sizeof(d->some_holes));
 }
 
 void disk_reset(struct disk *d)
@@ -201,6 +207,9 @@ void disk_reset(struct disk *d)
 	memset(d->now + d->file->size, 0, MEMFILE_CAPACITY - d->file->size);
 	memcpy(d->durable, d->now, MEMFILE_CAPACITY);
 	d->now_size = d->durable_size = d->file->size;
+	memcpy(d->now_holes, d->file->holes, MEMFILE_BLOCKS);
+	memcpy(d->durable_holes, d->file->holes, MEMFILE_BLOCKS);
+	d->file->fault = 0;
 }
 
 /* The state names the device, and memfiles are one each: to be the same file as before, it must not say. */
@@ -228,6 +237,11 @@ bool disk_clone(struct disk *d, const struct disk *from)
 	memcpy(d->file->bytes, from->now, MEMFILE_CAPACITY);
 	memcpy(d->last, from->last, DISK_WORDS * sizeof(*d->last));
 	memcpy(d->dirty_count, from->dirty_count, sizeof(d->dirty_count));
+	memcpy(d->now_holes, from->now_holes, MEMFILE_BLOCKS);
+	memcpy(d->durable_holes, from->durable_holes, MEMFILE_BLOCKS);
+	memcpy(d->some_holes, from->some_holes, MEMFILE_BLOCKS);
+	memcpy(d->file->holes, from->now_holes, MEMFILE_BLOCKS);
+	d->file->fault = 0;
 	d->now_size = d->file->size = from->now_size;
 	d->durable_size = from->durable_size;
 	if (d->room < from->at) {
@@ -276,6 +290,10 @@ static void apply_synced(struct disk *d, const struct disk_event *e)
 				d->dirty_count[s]--;
 			}
 	}
+	for (uint64_t i = e->word / 512; i * 512 < end && i < MEMFILE_BLOCKS; i++) {
+		d->durable_holes[i] = d->now_holes[i];
+		d->some_holes[i] = 0;
+	}
 	/* a sync makes durable what is needed to find the bytes again */
 	if (size > d->durable_size)
 		d->durable_size = size > d->now_size ? d->now_size : size;
@@ -294,6 +312,10 @@ void disk_apply(struct disk *d)
 		d->now_size = e->value;
 		if (d->durable_size > d->now_size)
 			d->durable_size = d->now_size;
+		break;
+	case DISK_SPACE:
+		d->some_holes[e->word / 512] |= d->now_holes[e->word / 512];
+		d->now_holes[e->word / 512] = (uint8_t)e->value;
 		break;
 	case DISK_WRITING:
 		d->writing = e->word;
@@ -484,6 +506,31 @@ static uint64_t some_size(struct chooser *g)
 	}
 }
 
+static bool block_zero(const struct memfile *f, unsigned i)
+{
+	static const char zeros[4096];
+
+	return memcmp(f->bytes + i * 4096ull, zeros, 4096) == 0;
+}
+
+/* D4. Space is set aside and given back when the file system likes, and in any order. */
+static void holes_put(struct chooser *g, struct memfile *to)
+{
+	const struct disk *d = g->d;
+
+	for (unsigned i = 0; i < MEMFILE_BLOCKS; i++) {
+		bool hole = d->now_holes[i];
+
+		if (g->c->pattern == DISK_NOTHING)
+			hole = d->durable_holes[i];
+		else if (g->c->pattern != DISK_ALL && g->c->pattern != DISK_KILL &&
+			 (d->some_holes[i] || d->durable_holes[i] != d->now_holes[i]))
+			hole = oracle_below(&g->rng, 4) != 0;
+		to->holes[i] = hole && block_zero(to, i);
+	}
+	to->fault = 0;
+}
+
 void disk_image(const struct disk *d, const struct disk_choice *c, struct memfile *to)
 {
 	struct chooser g = {.d = d, .c = c, .rng = c->rng};
@@ -511,6 +558,7 @@ void disk_image(const struct disk *d, const struct disk_choice *c, struct memfil
 	}
 	if (c->garbage && d->writing < d->writing_end)
 		garbage_put(&g, to);
+	holes_put(&g, to);
 	if (c->pattern == DISK_KILL) {
 		rehome(to->bytes);
 		d->stale[PHD_STATE_OFF(0) / DISK_SECTOR] = d->stale[PHD_STATE_OFF(1) / DISK_SECTOR] = 1;

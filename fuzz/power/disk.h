@@ -11,6 +11,7 @@
  * Invariants
  *   D1  What was recorded, applied to the image from before, is the image after it, byte for byte.
  *   D2  `durable` beyond `durable_size` is zero: a file that lost its growth reads so when it grows again.
+ *   D4  A block of an image is a hole only if it was one at some time since its sync, and is zero.
  *   D3  Garbage is put only into sectors that a call is writing with other bytes than they had.
  */
 #ifndef PHEAP_POWER_DISK_H
@@ -22,7 +23,7 @@
 #define DISK_SECTORS (MEMFILE_CAPACITY / DISK_SECTOR)
 #define DISK_WORDS (MEMFILE_CAPACITY / 8u)
 
-enum disk_kind { DISK_STORE, DISK_SIZE, DISK_WRITING, DISK_SYNCED };
+enum disk_kind { DISK_STORE, DISK_SIZE, DISK_WRITING, DISK_SYNCED, DISK_SPACE };
 
 /* Numbers of commits at an event: surely durable, surely visible, begun. `side`: of the second member's
  * object. */
@@ -31,7 +32,8 @@ struct disk_bounds {
 };
 
 struct disk_event {
-	uint64_t value; /* store: the word afterwards; size: bytes; writing, synced: end, as word */
+	uint64_t
+		value; /* store: the word afterwards; size: bytes; writing, synced: end, as word; space: hole or not */
 	uint32_t word;
 	uint32_t prev; /* store: 1 + number of the event before it that stored here since the sync */
 	struct disk_bounds bounds;
@@ -42,6 +44,8 @@ struct disk {
 	struct memfile *file;
 	char *now, *durable;
 	uint64_t now_size, durable_size;
+	/* By blocks: without space now; when it was synced; at any time since. */
+	uint8_t now_holes[MEMFILE_BLOCKS], durable_holes[MEMFILE_BLOCKS], some_holes[MEMFILE_BLOCKS];
 	uint32_t *last; /* by word: 1 + number of the last event that stored here since the sync; 0: none */
 	uint32_t dirty_count[DISK_SECTORS]; /* words with `last` */
 	struct disk_event *events;

@@ -16,6 +16,8 @@
 #include "thread.h"
 
 #define SIDE_NAME "x"
+#define TRIM_LIVES 3u /* one in so many trims its heap, */
+#define TRIM_STEPS 4u /* after so many steps */
 #define SIDE_WORDS 80u
 #define SIDE_WORD(n, i) ((uint64_t)(n)*UINT64_C(0x9e3779b97f4a7c15) * ((i) + 1))
 #define SIDE_WAIT_NS 300000000ull /* so long that it takes what it waits for away */
@@ -471,6 +473,18 @@ static int step_checkpoint(struct life *l)
 	return 0;
 }
 
+static int step_trim(struct life *l)
+{
+	int rc;
+
+	arm(l);
+	aim(l);
+	rc = oracle_trim(&l->oracle);
+	disarm(l);
+	side_ask(l);
+	return l->side_tx && side_end(l) ? -1 : rc;
+}
+
 /* As fork leaves a handle in the child: it has no descriptor and no mapping, and touches nothing. */
 static int step_death(struct life *l)
 {
@@ -553,13 +567,16 @@ static int step_side(struct life *l)
 	return side_change(l, h);
 }
 
-int life_step(struct life *l)
+static int step(struct life *l)
 {
 	int rc;
 
 	l->oracle.trace_size = 0;
 	l->oracle.trace[0] = 0;
 	l->oracle.phase = ORACLE_BEFORE;
+	/* In place of what else would be drawn, so that lives without it are what they were. */
+	if (l->trims && ++l->steps % TRIM_STEPS == 0)
+		return step_trim(l);
 	switch (oracle_below(&l->rng, 20)) {
 	case 0:
 		return step_close(l);
@@ -578,6 +595,16 @@ int life_step(struct life *l)
 	default:
 		return step_transaction(l);
 	}
+}
+
+int life_step(struct life *l)
+{
+	int rc = step(l);
+
+	if (rc < 0 || !l->disk.file->fault)
+		return rc;
+	return oracle_wrong(&l->oracle, "a store into a hole, at %#llx: a bus error on a full disk",
+			    (unsigned long long)l->disk.file->fault - 1);
 }
 
 /* --- beginning and end --- */
@@ -614,6 +641,8 @@ int life_create(struct life *l, uint64_t seed, uint32_t durability, uint64_t wal
 	l->closed = l->recovering = l->acks = l->inside = false;
 	l->countdown = 0;
 	l->aims = false;
+	l->trims = seed % TRIM_LIVES == 1;
+	l->steps = 0;
 	l->side_tx = NULL;
 	l->side_lsn = 0;
 	l->first = l->low = l->side_first = l->side_low = l->side_count = l->side_high = 0;
@@ -681,6 +710,8 @@ int life_match(const struct life *l, pheap *h, const struct memfile *f, const st
 	const struct oracle_main *main = pheap_find(h, "oracle");
 	char reason[300] = "no such commit";
 
+	if (memfile_space_check(f, why, n))
+		return -1;
 	for (int i = high; i >= low; i--) {
 		const struct oracle_model *m = &l->models[i];
 

@@ -45,6 +45,8 @@ struct life {
 	uint64_t
 		side_lsn; /* its commit `side_told` is durable when pheap_wait says so; 0: none is asked for */
 	uint16_t side_told;
+	bool trims;	    /* it trims the heap, */
+	unsigned steps;	    /* after so many */
 	bool aims;	    /* the countdown begins when a lane is behind its commit point */
 	uint64_t countdown; /* atomic accesses until it does; 0: it does not */
 	struct {

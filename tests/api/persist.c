@@ -5,6 +5,7 @@
  */
 #include "support.h"
 
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -289,5 +290,59 @@ Test(persist, random_model)
 			slots_check(h, seed, round);
 		}
 	}
+	heap_drop(h);
+}
+
+/* ---- a cut, as far as a file can show it: all is there, and another boot ---- */
+
+enum { EXTENT = 300000 };
+
+static void other_boot(struct phd_state *state)
+{
+	state->boot_id[0] ^= 0x55;
+}
+
+/* The checkpoint copies what is to be undone, which is then undone by this one; and another one has the chunks. */
+static int undone_and_taken(void *arg)
+{
+	pheap_savepoint_id sp;
+	unsigned char *p, *q;
+	pheap_tx *tx;
+	pheap *h;
+
+	(void)arg;
+	CHECK(pheap_open(scratch("heap"), 0, NULL, &h) == 0);
+	CHECK(pheap_begin(h, 0, &tx) == 0);
+	p = pheap_alloc(tx, EXTENT, 2);
+	CHECK(p);
+	pattern_fill(p, EXTENT, 1);
+	CHECK(pheap_savepoint(tx, &sp) == 0);
+	CHECK(pheap_modify(tx, p, EXTENT));
+	pattern_fill(p, EXTENT, 2);
+	CHECK(pheap_checkpoint(h) == 0);
+	pheap_abort(tx);
+	CHECK(pheap_begin(h, 0, &tx) == 0);
+	q = pheap_alloc(tx, EXTENT, 3);
+	CHECK(q == p);
+	pattern_fill(q, EXTENT, 3);
+	CHECK(pheap_commit(tx) == 0);
+	raise(SIGKILL);
+	return 0;
+}
+
+Test(persist, what_was_undone_stays_away)
+{
+	struct pheap_options opt = test_options();
+
+	opt.durability = PHEAP_SYNC;
+	opt.journal_size = 8 * MIB;
+	heap_drop(heap_make_with(&opt));
+	cr_assert_eq(child_run(undone_and_taken, NULL), 1000 + SIGKILL);
+	file_edit_state(scratch("heap"), other_boot);
+	pheap *h;
+	OK(pheap_open(scratch("heap"), 0, NULL, &h));
+	const unsigned char *p = pheap_next(h, 3, NULL);
+	cr_assert(p && pattern_is(p, EXTENT, 3), "an aborted transaction's bytes came back");
+	cr_assert_null(pheap_next(h, 2, NULL));
 	heap_drop(h);
 }

@@ -322,6 +322,59 @@ static void damage_free(struct image *im)
 	im->desc[30] = 1ull << 50;
 }
 
+static void damage_holes(struct image *im)
+{
+	for (unsigned i = 30; i < 34; i++)
+		im->desc[i] = PHD_DESC_HOLE;
+}
+
+static void damage_hole_inside(struct image *im)
+{
+	im->desc[11] = im->desc[12] = PHD_DESC_HOLE;
+}
+
+static bool check_hole_inside(const struct image *before, const struct image *after)
+{
+	(void)before;
+	if (after->desc[11] == PHD_DESC_MAKE_CONT(9, 1) && after->desc[12] == PHD_DESC_MAKE_CONT(9, 2))
+		return true;
+	printf("holes are left inside of an extent\n");
+	return false;
+}
+
+/* Free chunks become holes, and holes an extent. */
+static void damage_hole_committed(struct image *im)
+{
+	uint64_t hole[2] = {3, PHD_DESC_HOLE}, extent[2] = {2, PHD_DESC_MAKE_EXTENT(9, 2)};
+
+	image_dirty(im);
+	damage_holes(im);
+	image_lane_state(im, 0, PHD_STEP_COMMITTED);
+	image_record(im, 0, PHD_REC_DESC, 25, hole, 16);
+	image_record(im, 0, PHD_REC_DESC, 31, extent, 16);
+}
+
+static bool check_hole_committed(const struct image *before, const struct image *after)
+{
+	(void)before;
+	if (after->desc[25] == PHD_DESC_HOLE && after->desc[27] == PHD_DESC_HOLE && after->desc[28] == 0 &&
+	    after->desc[30] == PHD_DESC_HOLE && after->desc[31] == PHD_DESC_MAKE_EXTENT(9, 2) &&
+	    after->desc[32] == PHD_DESC_MAKE_CONT(9, 1) && after->desc[33] == PHD_DESC_HOLE)
+		return true;
+	printf("descriptors of holes are wrong\n");
+	return false;
+}
+
+/* Of a chunk that is freed nobody knows whether it was a hole. */
+static bool check_free(const struct image *before, const struct image *after)
+{
+	(void)before;
+	if (after->desc[30] == PHD_DESC_HOLE)
+		return true;
+	printf("what was freed counts as having space\n");
+	return false;
+}
+
 static void damage_journal(struct image *im)
 {
 	im->desc[0] = 0;
@@ -514,7 +567,16 @@ const struct fsck_case fsck_cases[] = {
 	{"long", damage_long, LEFT, LEFT, FIXED, {"desc-long"}, NULL},
 	{"run", damage_run, LEFT, LEFT, FIXED, {"desc-run"}, NULL},
 	{"type", damage_type, LEFT, LEFT, FIXED, {"desc-type"}, NULL},
-	{"free", damage_free, LEFT, LEFT, FIXED, {"desc-free"}, NULL},
+	{"free", damage_free, LEFT, LEFT, FIXED, {"desc-free"}, check_free},
+	{"holes", damage_holes, 0, 0, 0, {"hold-void"}, NULL},
+	{"hole-inside", damage_hole_inside, LEFT, LEFT, FIXED, {"desc-cont"}, check_hole_inside},
+	{"hole-committed",
+	 damage_hole_committed,
+	 LEFT,
+	 FIXED,
+	 FIXED,
+	 {"lane-committed"},
+	 check_hole_committed},
 	{"journal", damage_journal, LEFT, LEFT, FIXED, {"journal-extent"}, NULL},
 	{"bits", damage_bits, LEFT, LEFT, FIXED, {"bits-past-end"}, check_bits},
 	{"root-cycle", damage_root_cycle, LEFT, LEFT, FIXED, {"root-cycle"}, NULL},

@@ -40,7 +40,8 @@ enum fn {
 	FN_RANDOM,
 	FN_BOOT,
 	FN_MAP_SYNC,
-	FN_FORGET
+	FN_FORGET,
+	FN_PUNCH
 };
 
 const char *const fake_names[] = {"file_open",
@@ -68,6 +69,7 @@ const char *const fake_names[] = {"file_open",
 				  "boot_id",
 				  "map_sync",
 				  "file_forget",
+				  "file_punch",
 				  NULL};
 
 static int fails(enum fn fn)
@@ -152,6 +154,12 @@ static int fake_file_allocate(int fd, uint64_t off, uint64_t n)
 {
 	FAIL_IF(FN_ALLOCATE);
 	return ph_os_linux.file_allocate(fd, off, n);
+}
+
+static int fake_file_punch(int fd, uint64_t off, uint64_t n)
+{
+	FAIL_IF(FN_PUNCH);
+	return ph_os_linux.file_punch(fd, off, n);
 }
 
 static int fake_file_sync(int fd)
@@ -322,6 +330,7 @@ const struct ph_os fake_os = {
 	.file_write_sync = fake_file_write_sync,
 	.file_truncate = fake_file_truncate,
 	.file_allocate = fake_file_allocate,
+	.file_punch = fake_file_punch,
 	.file_sync = fake_file_sync,
 	.file_create_unnamed = fake_file_create_unnamed,
 	.file_link = fake_file_link,

@@ -477,6 +477,96 @@ static void step_sparse(void)
 	expect(pheap_close(h) == 0, "close");
 }
 
+/* Frees all blocks but the first `keep`. */
+static void blocks_free(pheap *h, unsigned keep)
+{
+	pheap_tx *tx;
+	unsigned n = 0;
+
+	if (pheap_begin(h, 0, &tx))
+		exit(1);
+	for (const struct block *b = NULL; (b = pheap_next(h, TYPE, b)) != NULL; n++)
+		if (n >= keep)
+			(void)pheap_free(tx, b);
+	expect(pheap_commit(tx) == 0, "freeing needs space");
+}
+
+/* What was given back is the disk's: somebody else has it when it is wanted again, in every way that there is to want it. */
+static void trim_and_take(void)
+{
+	pheap *h = heap_open(PHEAP_CREATE, 1600 << 10, 1900 << 10);
+	pheap_savepoint_id sp;
+	struct block *b;
+	unsigned n = 0;
+	uint64_t before;
+	pheap_tx *tx;
+	int rc;
+
+	while ((rc = block_add(h, 20000 + n % 2 * 3000, n)) == 0)
+		n++;
+	expect(rc == -ENOSPC && n > 20, "%u blocks, then %d", n, rc);
+	before = bytes_free();
+	blocks_free(h, 3);
+	rc = pheap_trim(h);
+	expect(rc == 0, "trim gives %d (%s)", rc, pheap_error_detail(h));
+	sync();
+	expect(bytes_free() > before + (n - 6) * 20000, "%u blocks gave %lld bytes", n - 3,
+	       (long long)(bytes_free() - before));
+	fill(0);
+	for (unsigned i = 0; i < 2; i++) {
+		/* Until what the heap kept is used up. */
+		for (n = 0; (rc = block_add(h, 20000, 100 + n)) == 0;)
+			n++;
+		expect(rc == -ENOSPC, "a block in holes of a full disk gives %d", rc);
+		expect(strstr(pheap_error_detail(h), "full") != NULL, "it says: %s", pheap_error_detail(h));
+		while ((rc = block_add(h, 400, 200 + n)) == 0)
+			n++;
+		expect(rc == -ENOSPC, "a run in holes of a full disk gives %d", rc);
+		expect(!pheap_reserve(h, 20000, TYPE), "reserving in holes of a full disk");
+		if (pheap_begin(h, 0, &tx))
+			exit(1);
+		/* A log that leaves its lane, and a block that would grow in place. */
+		if (pheap_savepoint(tx, &sp) == 0)
+			for (b = NULL;
+			     pheap_error(tx) == 0 && (b = (void *)(uintptr_t)pheap_next(h, TYPE, b));)
+				for (unsigned k = 0; k < 40; k++)
+					(void)!pheap_modify(tx, b, b->size);
+		rc = pheap_rollback(tx, sp);
+		expect(rc == 0, "rollback: %d", rc);
+		b = (void *)(uintptr_t)pheap_next(h, TYPE, NULL);
+		(void)!pheap_realloc(tx, b, 200000);
+		expect(pheap_error(tx) == -ENOSPC, "realloc gives %d", pheap_error(tx));
+		pheap_abort(tx);
+		n = blocks_check(h);
+		rc = pheap_trim(h);
+		expect(rc == 0, "trim on a full disk gives %d", rc);
+		fill(0);
+		expect(pheap_close(h) == 0, "close");
+		h = heap_open(0, 0, 0);
+		expect(blocks_check(h) == n, "blocks were lost");
+		/* What is taken away again can be had by who has it. */
+		blocks_free(h, 3);
+	}
+	unlink(filler);
+	sync();
+	for (n = 0; (rc = block_add(h, 20000, n)) == 0;)
+		n++;
+	expect(rc == -ENOSPC && n > 20, "%u blocks when the disk has space again, then %d", n, rc);
+	expect(blocks_check(h) == n + 3, "blocks were lost");
+	expect(pheap_close(h) == 0, "close");
+}
+
+static void step_trim(void)
+{
+	trim_and_take();
+}
+
+static void step_trim_sync(void)
+{
+	level = PHEAP_SYNC;
+	trim_and_take();
+}
+
 static void step_limit(void)
 {
 	struct rlimit limit = {1 << 20, 1 << 20};
@@ -515,6 +605,8 @@ static const struct {
 	{"a long log", step_log},
 	{"death", step_killed},
 	{"a sparse copy", step_sparse},
+	{"trim", step_trim},
+	{"trim, SYNC", step_trim_sync},
 	{"a limit of file sizes", step_limit},
 	{"SYNC", step_sync},
 	{"EPOCH", step_epoch},

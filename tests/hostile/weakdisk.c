@@ -266,6 +266,14 @@ static int os_file_truncate(int fd, uint64_t size)
 	return -EOPNOTSUPP; /* the library shortens no file */
 }
 
+static int os_file_punch(int fd, uint64_t off, uint64_t n)
+{
+	(void)fd;
+	(void)off;
+	(void)n;
+	return -EOPNOTSUPP; /* nothing is trimmed on it */
+}
+
 static int os_file_allocate(int fd, uint64_t off, uint64_t n)
 {
 	int fail_rc = fails(DISK_ALLOCATE);
@@ -534,6 +542,7 @@ const struct ph_os weakdisk_os = {
 	.file_write_sync = os_file_write_sync,
 	.file_truncate = os_file_truncate,
 	.file_allocate = os_file_allocate,
+	.file_punch = os_file_punch,
 	.file_sync = os_file_sync,
 	.file_create_unnamed = os_file_create_unnamed,
 	.file_link = os_file_link,

@@ -39,6 +39,7 @@ WRAP(int, file_write, (int fd, const void *buf, size_t n, uint64_t off), (fd, bu
 WRAP(int, file_write_sync, (int fd, const void *buf, size_t n, uint64_t off), (fd, buf, n, off))
 WRAP(int, file_truncate, (int fd, uint64_t size), (fd, size))
 WRAP(int, file_allocate, (int fd, uint64_t off, uint64_t n), (fd, off, n))
+WRAP(int, file_punch, (int fd, uint64_t off, uint64_t n), (fd, off, n))
 WRAP(int, file_sync, (int fd), (fd))
 WRAP(int, file_create_unnamed, (const char *path, unsigned mode, char *ret, size_t n), (path, mode, ret, n))
 WRAP(int, file_link, (int fd, const char *temporary, const char *path), (fd, temporary, path))
@@ -66,6 +67,7 @@ void edges_arm(uint64_t k, void (*fn)(void))
 		os.file_write_sync = e_file_write_sync;
 		os.file_truncate = e_file_truncate;
 		os.file_allocate = e_file_allocate;
+		os.file_punch = e_file_punch;
 		os.file_sync = e_file_sync;
 		os.file_create_unnamed = e_file_create_unnamed;
 		os.file_link = e_file_link;

@@ -13,7 +13,7 @@ const char *const oracle_op_names[ORACLE_OP_COUNT] = {
 	"store",	  "defer",  "defer-u64", "alloc",    "zalloc", "aligned",  "dup",
 	"realloc",	  "free",   "savepoint", "rollback", "root",   "root-set", "reserve",
 	"publish",	  "cancel", "nest",	 "lock",     "hold",   "release",  "permits-new",
-	"permits-delete", "take",   "give",	 "lend",     "commit", "abort",
+	"permits-delete", "take",   "give",	 "lend",     "trim",   "commit",   "abort",
 };
 
 /* --- savepoints and nesting --- */
@@ -140,6 +140,19 @@ int oracle_between(struct oracle *o)
 	oracle_model_copy(&o->committed, &o->working);
 	o->op = ORACLE_OP_NONE;
 	return rc;
+}
+
+int oracle_trim(struct oracle *o)
+{
+	int rc;
+
+	o->trace_size = 0;
+	o->phase = ORACLE_BEFORE;
+	o->other_acts = false;
+	oracle_enter(o, ORACLE_OP_TRIM);
+	rc = pheap_trim(o->h);
+	o->op = ORACLE_OP_NONE;
+	return rc ? oracle_wrong(o, "trim: %d (%s)", rc, pheap_error_detail(o->h)) : 0;
 }
 
 /* --- whole transactions --- */

@@ -115,6 +115,7 @@ enum oracle_op {
 	ORACLE_OP_TAKE,
 	ORACLE_OP_GIVE,
 	ORACLE_OP_LEND,
+	ORACLE_OP_TRIM,
 	ORACLE_OP_COMMIT,
 	ORACLE_OP_ABORT,
 	ORACLE_OP_COUNT
@@ -166,6 +167,8 @@ void oracle_resume(struct oracle *o, pheap *h, const struct oracle_model *m, uin
 int oracle_tx(struct oracle *o);
 /* Calls outside of transactions that change nothing for who comes when the caller has died. */
 int oracle_between(struct oracle *o);
+/* A pheap_trim by this process. */
+int oracle_trim(struct oracle *o);
 /* The process whose calls they are is gone, and all it had: as its close leaves the models. */
 void oracle_gone(struct oracle *o, uint32_t who);
 /* The transaction is over and looked at: working becomes committed. */

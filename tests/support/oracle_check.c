@@ -296,7 +296,7 @@ static int raw_chunks(struct raw *r)
 		count = 1;
 		switch (PHD_DESC_KIND(d)) {
 		case PHD_DESC_FREE:
-			if (d)
+			if (!PHD_DESC_IS_FREE(d))
 				rc = bad(r->why, r->n, "chunk %llu: free with %#llx", (unsigned long long)c,
 					 (unsigned long long)d);
 			break;

@@ -146,7 +146,7 @@ struct fsck {
 	uint64_t *seen; /* like bits: blocks that pass 5 met in a list */
 
 	uint64_t lane_back, lane_forward, repair_count;
-	uint64_t chunk_free_count, run_count, extent_count, block_count, block_size_sum;
+	uint64_t chunk_free_count, chunk_hole_count, run_count, extent_count, block_count, block_size_sum;
 	uint64_t root_count, type_count, pointer_count;
 	uint64_t hold_count, hold_void_count; /* records in lists; objects that nobody holds any more */
 	uint64_t semaphore_count;
@@ -213,6 +213,8 @@ uint64_t image_read_word(struct fsck *f, uint64_t off);
 void image_zero(struct fsck *f, uint64_t off, uint64_t n);
 /* The file backs so many chunks, their rows in the tables too. */
 void image_extend(struct fsck *f, uint64_t chunk_count);
+/* These chunks, which may be holes, have space. */
+void image_fill(struct fsck *f, uint64_t chunk, uint64_t count);
 /* What the kernel remembers of the file is not what the disk has: read it from there. */
 void image_forget(struct fsck *f);
 void image_sync(struct fsck *f);

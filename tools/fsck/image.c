@@ -263,6 +263,25 @@ void image_zero(struct fsck *f, uint64_t off, uint64_t n)
 	}
 }
 
+void image_fill(struct fsck *f, uint64_t chunk, uint64_t count)
+{
+	int rc;
+
+	if (f->overlaid)
+		return;
+	do
+		rc = fallocate(f->fd, FALLOC_FL_KEEP_SIZE,
+			       (off_t)(f->super.data_off + chunk * PHD_CHUNK_SIZE),
+			       (off_t)(count * PHD_CHUNK_SIZE));
+	while (rc < 0 && errno == EINTR);
+	/* without fallocate the file system has no holes that were punched */
+	if (rc < 0 && errno != EOPNOTSUPP)
+		fsck_fail(
+			f,
+			"has blocks that lost their space, and it cannot be had again: %s; make room, then run it again",
+			strerror(errno));
+}
+
 /* Allocated, not only said to be there: programs store into the mapping, where a full disk is a signal. */
 static void items_extend(struct fsck *f, uint64_t off, uint64_t unit, uint64_t count)
 {
@@ -324,6 +343,7 @@ void image_write_state(struct fsck *f, bool clean)
 	s.birth_ns = f->id.birth_ns;
 	s.dev = f->id.dev;
 	s.clean = clean;
+	s.allocated_size = 0; /* not known: the next open looks for holes */
 	s.durability = f->super.durability;
 	s.crc = format_crc32c(&s, offsetof(struct phd_state, crc));
 	file_write(f, PHD_STATE_OFF(copy), (const unsigned char *)&s, sizeof s);

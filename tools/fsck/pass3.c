@@ -7,6 +7,7 @@
  *         is; none overlap; the first chunks are the journal's.
  * Gives:  f->desc and f->bits in memory.
  *
+ * What is freed here is said to be a hole, which is always right: it may have been one before its descriptor was damaged.
  * Where two claim a chunk, both keep what is surely theirs: the first is cut where the second begins. Each
  * repair is one word or a row of words that the next walk finds again, so a killed run is taken up where it
  * ended.
@@ -142,8 +143,10 @@ static void conts_check(struct fsck *f, uint64_t chunk, uint64_t n)
 			continue;
 		if (problem(f, PR_DESC_CONT, desc_at(f, chunk + i),
 			    "chunk %llu: 0x%llx; its head is chunk %llu", (ull)(chunk + i), (ull)have,
-			    (ull)chunk))
+			    (ull)chunk)) {
+			image_fill(f, chunk + i, 1);
 			desc_set(f, chunk + i, want);
+		}
 	}
 }
 
@@ -157,7 +160,7 @@ static uint64_t head_check(struct fsck *f, uint64_t chunk)
 		/* its CONTs are orphans then, and freed as such */
 		if (problem(f, run ? PR_DESC_RUN : PR_DESC_EXTENT, desc_at(f, chunk), "chunk %llu: 0x%llx",
 			    (ull)chunk, (ull)desc))
-			desc_set(f, chunk, 0);
+			desc_set(f, chunk, PHD_DESC_HOLE);
 		return 1;
 	}
 	type_check(f, chunk);
@@ -174,12 +177,13 @@ static void single_check(struct fsck *f, uint64_t chunk)
 	if (PHD_DESC_KIND(desc) == PHD_DESC_CONT) {
 		if (problem(f, PR_DESC_ORPHAN, desc_at(f, chunk), "chunk %llu: head %llu chunks before",
 			    (ull)chunk, (ull)PHD_DESC_COUNT(desc)))
-			desc_set(f, chunk, 0);
-	} else if (desc &&
+			desc_set(f, chunk, PHD_DESC_HOLE);
+	} else if (!PHD_DESC_IS_FREE(desc) &&
 		   problem(f, PR_DESC_FREE, desc_at(f, chunk), "chunk %llu: 0x%llx", (ull)chunk, (ull)desc)) {
-		desc_set(f, chunk, 0);
+		desc_set(f, chunk, PHD_DESC_HOLE);
 	}
 	f->chunk_free_count++;
+	f->chunk_hole_count += f->desc[chunk] == PHD_DESC_HOLE;
 }
 
 void pass_directory(struct fsck *f)

@@ -82,8 +82,8 @@ static const struct row table[PR_COUNT] = {
 			   ERROR, false},
 	[PR_JOURNAL_EXTENT] = {"journal-extent", "the first chunks are not marked as journal", "Mark them",
 			       ERROR, false},
-	[PR_DESC_FREE] = {"desc-free", "a free chunk has a descriptor that is not zero", "Clear it", ERROR,
-			  false},
+	[PR_DESC_FREE] = {"desc-free", "a descriptor is neither of a free chunk nor of a hole", "Free it",
+			  ERROR, false},
 	[PR_DESC_RUN] = {"desc-run", "a descriptor is no possible run", "Free its chunks", ERROR, false},
 	[PR_DESC_EXTENT] = {"desc-extent", "a descriptor is no possible extent", "Free its chunks", ERROR,
 			    false},
@@ -437,6 +437,7 @@ static void summary_json(const struct fsck *f, int rc)
 		{"file_size", f->file_size},
 		{"chunks", f->chunk_count},
 		{"free_chunks", f->chunk_free_count},
+		{"hole_chunks", f->chunk_hole_count},
 		{"runs", f->run_count},
 		{"extents", f->extent_count},
 		{"blocks", f->block_count},
@@ -501,10 +502,11 @@ static void summary_ephemeral(const struct fsck *f)
 
 static void summary_detail(const struct fsck *f)
 {
-	printf("  %llu chunks, %llu free; %llu runs, %llu extents; %llu blocks of %llu bytes in all\n",
+	printf("  %llu chunks, %llu free, of them %llu given back; %llu runs, %llu extents; %llu blocks of %llu bytes in all\n",
 	       (unsigned long long)f->chunk_count, (unsigned long long)f->chunk_free_count,
-	       (unsigned long long)f->run_count, (unsigned long long)f->extent_count,
-	       (unsigned long long)f->block_count, (unsigned long long)f->block_size_sum);
+	       (unsigned long long)f->chunk_hole_count, (unsigned long long)f->run_count,
+	       (unsigned long long)f->extent_count, (unsigned long long)f->block_count,
+	       (unsigned long long)f->block_size_sum);
 	printf("  %llu semaphores; %llu held references, %llu objects wait to be freed\n",
 	       (unsigned long long)f->semaphore_count, (unsigned long long)f->hold_count,
 	       (unsigned long long)f->hold_void_count);

@@ -62,7 +62,7 @@ static bool desc_valid(struct fsck *f, const struct store *s, uint64_t *words)
 	*words += count;
 	switch (PHD_DESC_KIND(desc)) {
 	case PHD_DESC_FREE:
-		return !desc;
+		return PHD_DESC_IS_FREE(desc);
 	case PHD_DESC_RUN:
 		return format_run_blocks(desc) && PHD_DESC_RUN_COUNT(desc) == count &&
 		       format_type_valid(PHD_DESC_TYPE(desc));
@@ -124,13 +124,16 @@ static void desc_apply(struct fsck *f, const struct store *s)
 	payload_read(f, s, 0, payload, sizeof payload);
 	count = payload[0];
 	desc = payload[1];
+	/* it may have been a hole, and what was set aside then is not durable by itself */
+	if (desc != PHD_DESC_HOLE)
+		image_fill(f, chunk, count);
 	for (uint64_t done = 0; done < count;) {
 		uint64_t n = count - done < 512 ? count - done : 512;
 
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t cont = PHD_DESC_MAKE_CONT(PHD_DESC_TYPE(desc), done + i);
 
-			words[i] = !desc || done + i == 0 ? desc : cont;
+			words[i] = PHD_DESC_IS_FREE(desc) || done + i == 0 ? desc : cont;
 		}
 		image_write(f, f->super.desc_off + 8 * (chunk + done), words, (size_t)n * 8);
 		done += n;

@@ -75,7 +75,7 @@ static void desc_print(const struct heap_file *h, uint64_t chunk)
 		       PHD_DESC_COUNT(d));
 		break;
 	default:
-		printf("FREE\n");
+		printf("FREE%s\n", d == PHD_DESC_HOLE ? ", perhaps without space in the file" : "");
 	}
 }
 

@@ -122,6 +122,7 @@ bool size_parse(const char *text, uint64_t *ret);
 int command_create(int argc, char **argv);
 int command_info(int argc, char **argv);
 int command_dump(int argc, char **argv);
+int command_trim(int argc, char **argv);
 int command_top(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_watch(int argc, char **argv);

@@ -29,7 +29,7 @@ struct type_sum {
 
 struct sums {
 	struct type_sum *types; /* by number, up to TYPE_LAST */
-	uint64_t chunk_free_count, chunk_free_run_max;
+	uint64_t chunk_free_count, chunk_free_run_max, chunk_hole_count;
 	uint64_t run_count, extent_count, block_count;
 	uint64_t allocated_size, run_free_size,
 		tail_size; /* bytes: in blocks, in free blocks of runs, too short for a block */
@@ -110,6 +110,10 @@ static void directory_sum(const struct heap_file *h, struct sums *s)
 	while (word_walk_next(&walk, &chunk, &desc)) {
 		if (chunk < next)
 			continue;
+		if (desc == PHD_DESC_HOLE) {
+			s->chunk_hole_count++; /* a part of the row of free ones */
+			continue;
+		}
 		free_sum(s, chunk - next);
 		next = chunk + desc_sum(h, &bits, s, chunk, desc);
 	}
@@ -282,6 +286,9 @@ static void text_print(const struct heap_file *h, const struct sums *s, const st
 	       s->run_count, s->extent_count);
 	printf("free:          %s in %" PRIu64 " chunks, %s in runs\n", size_text(free_size, a, sizeof a),
 	       s->chunk_free_count, size_text(s->run_free_size, b, sizeof b));
+	if (s->chunk_hole_count)
+		printf("given back:    %s of the free chunks, or what has not been taken again of that\n",
+		       size_text(s->chunk_hole_count * PHD_CHUNK_SIZE, a, sizeof a));
 	printf("fragmentation: %u %%, longest row of free chunks %s\n", fragmentation(s),
 	       size_text(s->chunk_free_run_max * PHD_CHUNK_SIZE, a, sizeof a));
 	printf("journal:       %s, and %u lanes of %s\n", size_text(journal, a, sizeof a),
@@ -355,6 +362,7 @@ static void json_all(const struct heap_file *h, const struct sums *s, const stru
 		{"chunk_count", h->chunk_count},
 		{"chunk_max", h->super.chunk_max},
 		{"free_chunk_count", s->chunk_free_count},
+		{"hole_chunk_count", s->chunk_hole_count},
 		{"free_chunk_run_max", s->chunk_free_run_max},
 		{"fragmentation_percent", fragmentation(s)},
 		{"run_count", s->run_count},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * main.c: the pheap command: chooses the subcommand; `create` is here, because it is one call of the library.
- * The others read the file themselves, and only recover.c opens heaps with the library.
+ * main.c: the pheap command: chooses the subcommand; `create` and `trim` are here, because each is one call of the
+ * library. The others read the file themselves, and only recover.c opens heaps with the library, too.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -21,6 +21,7 @@ static const char usage_text[] =
 	"                    [--layout NAME] [--lanes N] [--members N] FILE\n"
 	"       pheap info [--members] [--resources] [--json] FILE\n"
 	"       pheap dump FILE [WHAT]\n"
+	"       pheap trim FILE\n"
 	"       pheap top [--interval SECONDS] [--count N | --once] FILE\n"
 	"       pheap run [--heap FILE]... [--grace SECONDS] [--restart[=N]] [--backoff SECONDS]\n"
 	"                 [--] COMMAND [ARGUMENT]...\n"
@@ -29,6 +30,7 @@ static const char usage_text[] =
 	"  create  make a new, empty heap in FILE, which must not exist\n"
 	"  info    sizes, fill, fragmentation, types and attached processes; changes nothing\n"
 	"  dump    one structure of the file, by name or by offset; without WHAT: what there is\n"
+	"  trim    give the space of free chunks back to the file system; the heap may be in use\n"
 	"  top     live: members, transactions per second, who holds and who waits for which lock\n"
 	"  run     start a command and recover its heaps when one of its processes dies\n"
 	"  watch   wait for members that die and recover the heaps at once, one line each\n"
@@ -48,6 +50,12 @@ static const char create_usage[] =
 	"  --layout NAME       name of the data's layout, at most 63 bytes\n"
 	"  --lanes N           lanes; a thread takes one, a process one more once it allocates\n"
 	"  --members N         processes that can be attached at once\n";
+
+static const char trim_usage[] =
+	"Usage: pheap trim FILE\n"
+	"  Gives the space of free chunks in rows of 64 KiB and more back to the file system. The file keeps its\n"
+	"  length and becomes sparse (see du, not ls); programs may be at work in it. What is given back is had\n"
+	"  again when it is needed, and then a full disk is an error.\n";
 
 static uint64_t size_option(const char *name, const char *text)
 {
@@ -162,13 +170,55 @@ int command_create(int argc, char **argv)
 	return 0;
 }
 
+static uint64_t disk_size(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+int command_trim(int argc, char **argv)
+{
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	char given[32], now[32];
+	uint64_t before, after;
+	int c, rc, close_rc;
+	pheap *h;
+
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (c != 'h')
+			option_fail("trim", c, argv);
+		fputs(trim_usage, stdout);
+		return 0;
+	}
+	if (argc - optind != 1)
+		usage_fail("trim: give one file");
+	before = disk_size(argv[optind]);
+	rc = pheap_open(argv[optind], 0, NULL, &h);
+	if (rc)
+		fail("%s", *pheap_error_detail(NULL) ? pheap_error_detail(NULL) : pheap_strerror(rc));
+	rc = pheap_trim(h);
+	if (rc)
+		fail("%s: %s", argv[optind],
+		     *pheap_error_detail(h) ? pheap_error_detail(h) : pheap_strerror(rc));
+	after = disk_size(argv[optind]);
+	printf("%s: %s given back, %s on disk\n", argv[optind],
+	       size_text(before > after ? before - after : 0, given, sizeof given),
+	       size_text(after, now, sizeof now));
+	close_rc = pheap_close(h);
+	if (close_rc)
+		fail("%s: trimmed, but closing it failed: %s", argv[optind], pheap_strerror(close_rc));
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} commands[] = {{"create", command_create}, {"info", command_info}, {"dump", command_dump},
-			{"top", command_top},	    {"run", command_run},   {"watch", command_watch}};
+			{"trim", command_trim},	    {"top", command_top},   {"run", command_run},
+			{"watch", command_watch}};
 	int rc;
 
 	opterr = 0; /* option_fail tells it */
