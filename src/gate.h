@@ -50,15 +50,19 @@ static inline bool ph_gate_enter(pheap_tx *tx, uint32_t mode, bool fenced)
 	uint64_t wanted = mode == PHD_MODE_EXCLUSIVE ? tx->bias : mode;
 
 	ph_gate_announce(tx, mode, fenced);
-	if (__builtin_expect(tx->gate != wanted, 0))
-		tx->gate = wanted;
+	tx->gate = wanted;
 	return __builtin_expect(__atomic_load_n(&tx->coord->gate, __ATOMIC_ACQUIRE) == wanted, 1);
 }
 
 /* After idle. A gate that is not what let us in: somebody waits for us, or the writer word is ours. */
+static inline bool ph_gate_stays(const pheap_tx *tx)
+{
+	return __atomic_load_n(&tx->coord->gate, __ATOMIC_RELAXED) == tx->gate;
+}
+
 static inline void ph_gate_leave(pheap_tx *tx)
 {
-	if (__builtin_expect(__atomic_load_n(&tx->coord->gate, __ATOMIC_RELAXED) != tx->gate, 0))
+	if (__builtin_expect(!ph_gate_stays(tx), 0))
 		ph_gate_leave_slow(tx);
 }
 

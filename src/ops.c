@@ -180,6 +180,7 @@ int ph_ops_clear(pheap_tx *tx, struct ph_op *op, uint64_t head, uint64_t desc, u
 		op = op_new(tx, head, desc, word_idx);
 	if (!op)
 		return -ENOMEM;
+	__builtin_prefetch(&tx->h->words[head].latch, 1);
 	/* Allocated since the latest savepoint: as if it had never been, and at once free again for this
 	 * transaction. */
 	if ((op->set & mask) && mask_take_back(tx, op->set_pos, mask)) {

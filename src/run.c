@@ -266,7 +266,8 @@ static __attribute__((noinline)) void stash_spill(pheap_tx *tx, struct ph_run_hi
 void ph_run_freed(struct pheap_tx *tx, const struct ph_op *op, uint64_t mask)
 {
 	uint64_t key = run_key(op->desc), word = op->word_idx - op->head * 4;
-	struct ph_run_hint *hint = hint_of(tx, PHD_DESC_BLOCK_SIZE(op->desc), PHD_DESC_TYPE(op->desc));
+	size_t size = PHD_DESC_BLOCK_SIZE(op->desc);
+	struct ph_run_hint *hint = hint_of(tx, size, PHD_DESC_TYPE(op->desc));
 	uint32_t *count = &tx->cache.freed_count;
 
 	if (hint->key != key)
@@ -277,8 +278,14 @@ void ph_run_freed(struct pheap_tx *tx, const struct ph_op *op, uint64_t mask)
 	for (uint32_t i = 0; mask && i < PH_RUN_STASH / 2; i++, mask &= mask - 1) {
 		if (hint->stash_count == PH_RUN_STASH)
 			stash_spill(tx, hint);
-		hint->stash[hint->stash_count++] = (struct ph_spot){
-			op->desc, PH_SPOT(op->head, word * 64 + (uint64_t)__builtin_ctzll(mask))};
+		uint64_t bit = word * 64 + (uint64_t)__builtin_ctzll(mask);
+		const char *block = tx->h->map + ph_chunk_off(tx->h, op->head) + bit * size;
+
+		/* It is likely to be allocated next, and stored to. What is stored to memory then holds up the next
+		 * operation that is atomic. */
+		__builtin_prefetch(block, 1);
+		__builtin_prefetch(block + size - 1, 1);
+		hint->stash[hint->stash_count++] = (struct ph_spot){op->desc, PH_SPOT(op->head, bit)};
 	}
 	if (++*count == FREED_BATCH) {
 		__atomic_fetch_add(&tx->h->alloc->freed_count, FREED_BATCH, __ATOMIC_RELAXED);
@@ -621,6 +628,11 @@ static bool run_pick(pheap_tx *tx, struct ph_run_hint *hint, size_t block_size, 
 		bit = w * 64 + (uint32_t)__builtin_ctzll(avail);
 		hint->word = (uint16_t)w;
 		spot->mask = avail & -avail;
+		avail &= avail - 1;
+		if (avail) /* the next one */
+			__builtin_prefetch(tx->h->map + ph_chunk_off(tx->h, hint->head) +
+						   (w * 64 + (uint32_t)__builtin_ctzll(avail)) * block_size,
+					   1);
 		spot->off = ph_chunk_off(tx->h, hint->head) + bit * block_size;
 		return true;
 	}

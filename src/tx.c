@@ -133,7 +133,7 @@ static void lane_end(pheap_tx *tx)
 	lane_idle(tx);
 	if (tx->applies)
 		ph_ops_release(tx);
-	if (tx->stripe_count | tx->shared_count)
+	if (ph_tx_has_stripes(tx))
 		ph_lock_release_all(tx);
 	if (!tx->internal)
 		ph_gate_leave(tx);
@@ -415,11 +415,8 @@ static __attribute__((noinline)) int begin_gate(pheap_tx *tx, pheap_tx **ret)
 /* The common case only: a thread that has been here before, on a heap that it may write, without options. */
 static inline __attribute__((always_inline)) int begin_short(pheap_tx *tx, uint32_t mode, pheap_tx **ret)
 {
-	/* As few stores as can be: those behind a line that comes from memory wait for it, and there is room for few. */
-	if (__builtin_expect(tx->mode != mode || tx->read_only, 0)) {
-		tx->mode = mode;
-		tx->read_only = false;
-	}
+	tx->mode = mode; /* and the next: one store */
+	tx->read_only = 0;
 	lane_begin(tx);
 	if (!ph_gate_enter(tx, mode, false))
 		return begin_gate(tx, ret);
@@ -575,7 +572,7 @@ static __attribute__((noinline)) int commit_any(pheap_tx *tx, bool waits)
 /* After idle. */
 static inline __attribute__((always_inline)) void commit_short(pheap_tx *tx)
 {
-	if (tx->stripe_count | tx->shared_count)
+	if (ph_tx_has_stripes(tx))
 		ph_lock_release_all(tx);
 	ph_gate_leave(tx);
 	lane_next(tx);
@@ -652,6 +649,18 @@ static __attribute__((noinline)) int commit_ops(pheap_tx *tx)
 	return 0;
 }
 
+static __attribute__((noinline)) int commit_other(pheap_tx *tx)
+{
+	return commit_epoch(tx) ? 0 : commit_any(tx, true);
+}
+
+/* Apart, as the other ways, so that the common one saves no register. */
+static __attribute__((noinline)) int commit_wakes(pheap_tx *tx)
+{
+	commit_short(tx);
+	return 0;
+}
+
 int pheap_commit(pheap_tx *tx)
 {
 	if (__builtin_expect(!tx || tx->writable_by != &ph_thread, 0))
@@ -659,12 +668,15 @@ int pheap_commit(pheap_tx *tx)
 	if (tx->extras == PH_LONG_OPS)
 		return commit_ops(tx);
 	if (__builtin_expect(tx->extras, 0))
-		return commit_epoch(tx) ? 0 : commit_any(tx, true);
+		return commit_other(tx);
 	/* Nothing but undo: idle is the commit point. */
 	if (PH_MUTANT(PH_MUTANT_LOCK_EARLY))
 		ph_lock_release_all(tx);
 	lane_idle(tx);
-	commit_short(tx);
+	if (__builtin_expect(ph_tx_has_stripes(tx) || !ph_gate_stays(tx), 0))
+		return commit_wakes(tx);
+	lane_next(tx);
+	tx->writable_by = NULL;
 	return 0;
 }
 
@@ -748,9 +760,6 @@ int pheap_run(pheap *h, uint32_t flags, int (*fn)(pheap_tx *tx, void *arg), void
 	return rc;
 }
 
-/* --- questions
- * ----------------------------------------------------------------------------------------------------- */
-
 int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg)
 {
 	int rc = end_refuse(tx, "pheap_on_end");
@@ -767,47 +776,4 @@ int pheap_on_end(pheap_tx *tx, void (*fn)(void *arg, int committed), void *arg)
 	tx->callbacks[tx->callback_count++] =
 		(struct ph_callback){.fn = fn, .arg = arg, .position = tx->savepoint_serial};
 	return 0;
-}
-
-pheap_tx *pheap_current(const pheap *h)
-{
-	pheap_tx *tx;
-
-	ph_heap_check(h, "pheap_current");
-	if (h->forked)
-		return NULL;
-	tx = ph_thread_tx_find(h);
-	return tx && tx->writable_by ? tx : NULL;
-}
-
-pheap *pheap_heap(const pheap_tx *tx)
-{
-	if (!tx)
-		return NULL;
-	if (tx->magic != PH_TX_MAGIC)
-		ph_fatal("pheap_heap: the heap of this transaction is closed");
-	return tx->h;
-}
-
-int pheap_error(const pheap_tx *tx)
-{
-	if (!tx)
-		return -EINVAL;
-	if (tx->magic != PH_TX_MAGIC)
-		ph_fatal("pheap_error: the heap of this transaction is closed");
-	if (!tx->writable_by)
-		return PHEAP_EENDED;
-	return tx->doom;
-}
-
-bool ph_tx_any_open(pheap *h)
-{
-	pheap_tx *tx;
-	bool any = false;
-
-	pthread_mutex_lock(&h->lock);
-	cds_list_for_each_entry(tx, &h->txs, heap_node)
-		any |= __atomic_load_n(&tx->writable_by, __ATOMIC_RELAXED) != NULL;
-	pthread_mutex_unlock(&h->lock);
-	return any;
 }

@@ -86,7 +86,7 @@ struct pheap_tx {
 	struct phd_coord *coord; /* of h */
 	struct phd_lane *lane;	 /* NULL in a passive heap */
 	struct ph_log log;
-	bool read_only, internal;
+	bool internal;
 	uint8_t extras; /* anything beyond plain undo of short ranges: end by the long way, which resets what follows */
 	bool defers_signals;
 	bool applies;	      /* the log has records to apply */
@@ -95,7 +95,7 @@ struct pheap_tx {
 	bool defers_everywhere; /* defer_lines is not complete */
 	uint8_t modify_long; /* coverage is more than lines, or deferred stores wait: modify by the long way */
 	uint32_t lane_idx;
-	uint32_t mode;
+	uint32_t mode, read_only; /* set together in begin */
 	uint64_t gen;
 	uint64_t gen_end;	/* begin looks at the heap's limit when gen gets there */
 	uint64_t word;		/* PHD_WORD(gen, lane_idx) */
@@ -122,7 +122,7 @@ struct pheap_tx {
 	uint32_t callback_count, callback_room;
 	const uint64_t **notified;
 	uint32_t notified_count, notified_room;
-	uint32_t stripe_count, shared_count; /* together: the end of a transaction looks at both */
+	uint32_t stripe_count, shared_count; /* one word for ph_tx_has_stripes */
 	uint32_t *stripes;		     /* held exclusively */
 	uint32_t *shared_stripes;	     /* held shared */
 	uint32_t stripe_room, shared_room;
@@ -151,6 +151,14 @@ void ph_tx_forget(pheap_tx *tx, uint64_t position); /* what the private tables h
 
 /* Grows an array of the transaction; false: no memory. */
 bool ph_room(void *array, uint32_t *room, uint32_t need, size_t item_size);
+
+static inline bool ph_tx_has_stripes(const pheap_tx *tx)
+{
+	uint64_t both;
+
+	memcpy(&both, &tx->stripe_count, sizeof(both));
+	return both != 0;
+}
 
 /* T1. 0, or why not. */
 static inline int ph_tx_enter(pheap_tx *tx, const char *call)

@@ -17,6 +17,7 @@
 #include "plan.h"
 
 #define PROGRESS_MS 20
+#define STALL_MORE 1000u      /* transactions */
 #define TRY_MAX 1000u	      /* a step that is a deadlock again and again */
 #define LONG_PAUSE_NS 200000u /* perhaps somebody was recovered meanwhile */
 
@@ -221,6 +222,15 @@ static int step_run(pheap_tx *tx, void *arg)
 	return pheap_error(tx);
 }
 
+/* When one thread stands still the others go on, but not to the end of the load before somebody has killed them. */
+static void stall_with(struct run *run)
+{
+	uint64_t at = run->options->stall_at;
+
+	while (at && atomic_load(&run->begun) > at + STALL_MORE)
+		pause();
+}
+
 /* As pheap_run, but without a wait for the disk: L4. */
 static int step_commit(struct step *step)
 {
@@ -230,6 +240,7 @@ static int step_commit(struct step *step)
 	for (unsigned i = 0; i < TRY_MAX && rc == -EDEADLK; i++) {
 		pheap_tx *tx;
 
+		stall_with(worker->run);
 		rc = pheap_begin(worker->run->store->h, PHEAP_CONCURRENT, &tx);
 		if (rc)
 			break;
