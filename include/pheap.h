@@ -812,9 +812,8 @@ PHEAP_API int pheap_recover(pheap *h, uint32_t *ret_members);
 PHEAP_API int pheap_checkpoint(pheap *h);
 
 /*
- * Gives the space of free chunks back to the file system, in rows of 64 KiB and more (in a heap below 1 MiB, of
- * 1/16 of it): what freed blocks have left. The file becomes sparse and keeps its length: see st_blocks, not
- * st_size. The chunks stay free: who allocates there has the space set aside again first, after free chunks
+ * Gives the space of free chunks, of 4 KiB each, back to the file system: what freed blocks have left. The file
+ * becomes sparse and keeps its length: see st_blocks, not st_size. The chunks stay free: who allocates there has the space set aside again first, after free chunks
  * that have it, and is told -ENOSPC if the disk is full; no store is ever a SIGBUS for that. Kept are the journal
  * and the 1/42 of the chunks that long transactions log into; and all that is allocated, reserved, or somebody's
  * log. Blocks that an open transaction has freed, or may free, are not free before it ends: trim after it.

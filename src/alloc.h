@@ -116,10 +116,9 @@ int ph_chunk_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t alig
 int ph_chunk_claim_log(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
 int ph_chunk_claim_journal(struct pheap *h, uint64_t word, uint64_t count, uint64_t *ret_chunk);
 bool ph_chunk_claim_at(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
-/* The next row of at least count_min free chunks in [*at, end) that nobody owns, with space or without, and at most count_max of
- * it. How many; 0: there is none. *at is moved behind it. */
-uint64_t ph_chunk_claim_row(struct pheap *h, uint64_t word, uint64_t count_min, uint64_t count_max,
-			    uint64_t end, uint64_t *at);
+/* The next row of free chunks in [*at, end) that nobody owns, with space or without, and at most count_max of it. How many; 0: there
+ * is none. *at is moved behind it. */
+uint64_t ph_chunk_claim_row(struct pheap *h, uint64_t word, uint64_t count_max, uint64_t end, uint64_t *at);
 void ph_chunk_unclaim(struct pheap *h, uint64_t word, uint64_t chunk, uint64_t count);
 void ph_chunk_freed(struct pheap *h, uint64_t chunk);
 /* redo.c: claimed chunks may be stored to, as a log. 0, or as ph_lease_range. */

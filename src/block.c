@@ -253,7 +253,7 @@ static __attribute__((noinline)) void *alloc_checked(pheap_tx *tx, const char *c
 	uint64_t off;
 	int rc = ph_tx_enter(tx, call);
 
-	if (rc)
+	if (rc || !tx)
 		return NULL;
 	if (n == 0 || type > PHD_TYPE_USER_MAX || align == 0 || (align & (align - 1)) || align > ALIGN_MAX) {
 		ph_tx_fail(tx, -EINVAL, "%s: %s", call,

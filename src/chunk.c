@@ -22,7 +22,7 @@
 #include "tx.h"
 #include "word.h"
 
-#define LOG_SLACK 16u /* chunks */
+#define LOG_SLACK 16u	/* chunks */
 #define HOLE_LOOK 2048u /* chunks: as much as it costs to have space set aside */
 
 static unsigned hole_class(uint64_t count)
@@ -236,8 +236,7 @@ static int row_claim(struct pheap *h, uint64_t word, uint64_t count, uint64_t al
 	return rc;
 }
 
-uint64_t ph_chunk_claim_row(struct pheap *h, uint64_t word, uint64_t count_min, uint64_t count_max,
-			    uint64_t end, uint64_t *at)
+uint64_t ph_chunk_claim_row(struct pheap *h, uint64_t word, uint64_t count_max, uint64_t end, uint64_t *at)
 {
 	while (*at < end) {
 		uint64_t chunk = *at, desc = ph_desc_load(h, chunk), n = 0;
@@ -255,9 +254,8 @@ uint64_t ph_chunk_claim_row(struct pheap *h, uint64_t word, uint64_t count_min, 
 		while (n < count_max && chunk + n < end && chunk_take(h, word, chunk + n, &desc))
 			n++;
 		*at += n ? n : 1;
-		if (n >= count_min)
+		if (n)
 			return n;
-		ph_chunk_unclaim(h, word, chunk, n);
 	}
 	return 0;
 }

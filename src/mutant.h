@@ -56,6 +56,7 @@ extern int ph_mutant;
 /* Checkpoints beside others: tests/proc */
 #define PH_MUTANT_HELP_BARE 59	     /* who completes another's switch does not flush its record */
 #define PH_MUTANT_LOOK_NONE 60	     /* EPOCH: a transaction without operations commits while the epoch is being switched */
+#define PH_MUTANT_EPOCH_ODD 66	     /* an epoch that is being switched counts as looked at, if it was before, too */
 /* Power cuts */
 #define PH_MUTANT_IMAGE_LATE 31	     /* image-durable: stores into a page do not wait for its image */
 #define PH_MUTANT_EPOCH_ONCE 32	     /* the epoch is not looked at again after the undo record */
@@ -82,7 +83,6 @@ extern int ph_mutant;
 #define PH_MUTANT_GROW_UNLOGGED 56   /* chunk_count is raised without a record */
 #define PH_MUTANT_APPEND_ASSUMED 57  /* a lane found appending is applied although its record is not in the log */
 #define PH_MUTANT_LIVE_STORED 58     /* a checkpoint stores the words that say how far it is, and so a late one an old LSN */
-#define PH_MUTANT_EPOCH_ODD 66	     /* an epoch that is being switched counts as looked at, if it was before, too */
 #define PH_MUTANT_PUNCH_EARLY 69     /* punch-last: chunks are punched before it is durable that they are holes */
 #define PH_MUTANT_POWER_SPACE 70     /* recovery makes blocks in holes, and sets no space aside */
 /* Calls that fail */

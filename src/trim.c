@@ -28,35 +28,30 @@
 #include "tx.h"
 #include "word.h"
 
-#define ROW_MIN 16u  /* chunks: 64 KiB. Less is not worth a system call, and on some file systems no space */
-#define ROW_PART 16u /* of the heap, for small ones */
 #define ROW_MAX (1u << 14)  /* chunks owned at a time: 64 MiB */
 #define MARK_BATCH 16u	    /* rows in one internal transaction: their records fit into any lane's log */
 #define MARK_MAX (1u << 14) /* and chunks */
 
 struct trim {
 	struct pheap *h;
-	pheap_tx *tx;	  /* of this thread */
-	uint64_t end;	  /* of the chunks that are trimmed: not those that are kept for long logs */
-	uint64_t row_min; /* chunks */
+	pheap_tx *tx; /* of this thread */
+	uint64_t end; /* of the chunks that are trimmed: not those that are kept for long logs */
 };
 
-/* An internal transaction that has growth. */
-static int growth_begin(const struct trim *t, pheap_tx **ret_helper)
+/* An internal transaction that has growth; or NULL, and why not. */
+static pheap_tx *growth_begin(const struct trim *t, int *ret_rc)
 {
-	pheap_tx *helper;
+	pheap_tx *helper = ph_tx_internal_begin(t->tx, ret_rc);
 	int rc;
 
-	helper = ph_tx_internal_begin(t->tx, &rc);
 	if (!helper)
-		return rc;
+		return NULL;
 	rc = ph_word_take(t->h, &t->h->coord->growth, helper->word, "the growth of the file");
-	if (rc < 0) {
-		ph_tx_internal_abort(helper);
-		return rc;
-	}
-	*ret_helper = helper;
-	return 0;
+	if (rc >= 0)
+		return helper;
+	ph_tx_internal_abort(helper);
+	*ret_rc = rc;
+	return NULL;
 }
 
 static int growth_end(const struct trim *t, pheap_tx *helper, bool commit)
@@ -91,8 +86,7 @@ static int marks_collect(const struct trim *t, pheap_tx *helper, uint64_t *at, b
 	unsigned rows = 0;
 
 	while (rows < MARK_BATCH && chunks < MARK_MAX) {
-		uint64_t n = ph_chunk_claim_row(t->h, helper->word, t->row_min, ROW_MAX, t->end, at),
-			 row = *at - n;
+		uint64_t n = ph_chunk_claim_row(t->h, helper->word, ROW_MAX, t->end, at), row = *at - n;
 		int rc;
 
 		if (n == 0)
@@ -117,11 +111,10 @@ static int rows_mark(const struct trim *t)
 	int rc = 0;
 
 	while (at < t->end && rc == 0) {
-		pheap_tx *helper;
+		pheap_tx *helper = growth_begin(t, &rc);
 		bool marks = false;
 
-		rc = growth_begin(t, &helper);
-		if (rc)
+		if (!helper)
 			break;
 		rc = marks_collect(t, helper, &at, &marks);
 		if (rc == 0 && marks)
@@ -161,7 +154,7 @@ static int row_punch(const struct trim *t, uint64_t chunk, uint64_t count)
 		/* ORDER(punch-last): what says HOLE before the space goes; with a WAL that is durable, and a checkpoint lies
 		 * behind all that the log knows of the chunks. Crash between: they say HOLE and have their space. Pairs with
 		 * chunk.c:row_take and power.c:space_renew. */
-		if (n >= t->row_min || n == count)
+		if (n)
 			rc = ph_os->file_punch(h->fd, ph_chunk_off(h, chunk + i), n << PHD_CHUNK_SHIFT);
 	}
 	if (rc == -EOPNOTSUPP)
@@ -175,13 +168,12 @@ static int rows_punch(const struct trim *t)
 	int rc = 0;
 
 	while (at < t->end && rc == 0) {
-		pheap_tx *helper;
+		pheap_tx *helper = growth_begin(t, &rc);
 		uint64_t n;
 
-		rc = growth_begin(t, &helper);
-		if (rc)
+		if (!helper)
 			break;
-		n = ph_chunk_claim_row(t->h, helper->word, t->row_min, ROW_MAX, t->end, &at);
+		n = ph_chunk_claim_row(t->h, helper->word, ROW_MAX, t->end, &at);
 		if (PH_MUTANT(PH_MUTANT_PUNCH_UNOWNED))
 			ph_chunk_unclaim(t->h, helper->word, at - n, n);
 		if (n)
@@ -195,11 +187,10 @@ static int rows_punch(const struct trim *t)
 
 static int heap_trim(struct pheap *h, pheap_tx *tx)
 {
-	uint64_t count = ph_chunk_count(h), part = count / ROW_PART + 1;
+	uint64_t count = ph_chunk_count(h);
 	struct trim t = {.h = h, .tx = tx, .end = ph_chunk_block_end(h, count)};
 	int rc = 0;
 
-	t.row_min = part < ROW_MIN ? part : ROW_MIN;
 	(void)ph_run_reclaim(tx);
 	if (PH_MUTANT(PH_MUTANT_PUNCH_FIRST))
 		rc = rows_punch(&t);

@@ -6,19 +6,21 @@
  * it could be copied as committed, and it as open. Or the first has the copies in the log, but not on the disk. The second
  *   - commits such a transaction: its changes are undone in that checkpoint, so it must not be told that they
  *     are durable when that is over, but when the next one is;
- *   - makes a checkpoint: it completes the first one's, and must write the copies before it says that the checkpoint is there.
+ *   - makes a checkpoint: it completes the first one's, and must write the copies before it says that the checkpoint is there;
+ *   - changes a page that has its image, of before that checkpoint: nothing would take the change back after a power cut.
  */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "crowd.h"
 #include "os.h"
 
 struct board {
-	uint32_t ready, go;
+	uint32_t ready, go, has_page, may_change, has_changed;
 	bool copies; /* stands still before the copies, not behind them */
 };
 
@@ -206,12 +208,70 @@ static void checkpoint_between(uint32_t level)
 	remove(crowd_path("heap"));
 }
 
+static int changes(void *arg)
+{
+	pheap *h = heap_open(0, 0);
+	const uint64_t *p;
+	uint64_t *w;
+	pheap_tx *tx;
+
+	(void)arg;
+	commit(h, 1);
+	p = pheap_find(h, "value");
+	crowd_set(&b->has_page, 1);
+	crowd_await(&b->may_change, 1);
+	tx = crowd_tx(h, 0);
+	w = pheap_modify(tx, p, 8);
+	crowd_must(w ? 0 : pheap_error(tx), "a change while a checkpoint begins");
+	if (w)
+		*w = 2;
+	crowd_set(&b->has_changed, 1);
+	for (;;)
+		pause();
+}
+
+static int boot_id_other(uint8_t ret[16])
+{
+	memset(ret, 0x5a, 16);
+	return 0;
+}
+
+/* Everything has reached the disk when the machine goes down, the change too, which was never committed. */
+static void change_between(void)
+{
+	pheap *h = heap_open(PHEAP_CREATE, PHEAP_EPOCH);
+	pid_t stopped, other;
+
+	commit(h, 0);
+	stopped = stands_start(false);
+	other = crowd_start(changes, NULL);
+	crowd_await(&b->has_page, 1);
+	crowd_close(h);
+	if (!stands_stop(stopped))
+		crowd_wrong("it did not stop in its flush");
+	crowd_set(&b->may_change, 1);
+	crowd_await(&b->has_changed, 1);
+	kill(stopped, SIGCONT);
+	crowd_wait(stopped);
+	crowd_kill(other);
+	os = ph_os_linux;
+	os.boot_id = boot_id_other;
+	ph_os = &os;
+	h = heap_open(0, 0);
+	ok(*(const uint64_t *)pheap_find(h, "value") == 1,
+	   "a change while a checkpoint begins is not there after a cut");
+	crowd_close(h);
+	ph_os = &ph_os_linux;
+	remove(crowd_path("heap"));
+}
+
 int main(void)
 {
 	crowd_begin("in the middle of a switch of epochs", 60);
 	b = crowd_share(sizeof(*b));
 	commit_before();
 	commit_between();
+	change_between();
 	checkpoint_between(PHEAP_SYNC);
 	checkpoint_between(PHEAP_EPOCH);
 	return crowd_end();

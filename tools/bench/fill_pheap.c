@@ -78,11 +78,20 @@ static void fill_release(void *self, const uint64_t *blocks, unsigned count)
 		fail(heap, "pheap_commit", rc);
 }
 
+static void fill_trim(void *self)
+{
+	int rc = pheap_trim(self);
+
+	if (rc)
+		fail(self, "pheap_trim", rc);
+}
+
 const struct fill_system fill_pheap = {
 	.name = "pheap",
 	.open = fill_open,
 	.close = fill_close,
 	.alloc = fill_alloc,
 	.release = fill_release,
+	.trim = fill_trim,
 	.full = true,
 };
