@@ -226,8 +226,8 @@ static int changes(void *arg)
 	if (w)
 		*w = 2;
 	crowd_set(&b->has_changed, 1);
-	for (;;)
-		pause();
+	(void)pause();
+	return 0;
 }
 
 static int boot_id_other(uint8_t ret[16])
