@@ -521,8 +521,7 @@ static int holder(void *arg)
 	const void *p = pheap_at(h, part->off);
 	for (unsigned i = 0; i < part->count; i++)
 		CHECK(pheap_hold(h, p) == 0);
-	__atomic_fetch_add(&part->holds, 1, __ATOMIC_ACQ_REL);
-	flag_set(&part->holds, __atomic_load_n(&part->holds, __ATOMIC_ACQUIRE));
+	flag_add(&part->holds);
 	flag_wait(&part->go, 1);
 	if (part->die)
 		raise(SIGKILL);

@@ -335,8 +335,7 @@ static int cross(void *arg)
 
 	CHECK(pheap_begin(c->h, PHEAP_CONCURRENT, &tx) == 0);
 	CHECK(pheap_lock(tx, &c->first, 1) == 0);
-	__atomic_fetch_add(c->held, 1, __ATOMIC_ACQ_REL);
-	flag_set(c->held, __atomic_load_n(c->held, __ATOMIC_ACQUIRE));
+	flag_add(c->held);
 	flag_wait(c->held, 2);
 	c->rc = pheap_lock(tx, &c->second, 1);
 	if (c->rc) {

@@ -41,8 +41,7 @@ static int attach_and_wait(void *arg)
 
 	CHECK(pheap_open(scratch("heap"), 0, NULL, &h) == 0);
 	a->number[__atomic_fetch_add(&a->next, 1, __ATOMIC_ACQ_REL)] = pheap_member(h);
-	__atomic_fetch_add(&a->ready, 1, __ATOMIC_ACQ_REL);
-	flag_set(&a->ready, __atomic_load_n(&a->ready, __ATOMIC_ACQUIRE));
+	flag_add(&a->ready);
 	flag_wait(&a->leave, 1);
 	CHECK(pheap_close(h) == 0);
 	return 0;

@@ -285,8 +285,7 @@ static int user(void *arg)
 		CHECK(pheap_permits_lend(h, p, part->lend) == 0);
 	if (part->take)
 		CHECK(pheap_permits_take(h, p, part->take, LONG_MS) == 0);
-	__atomic_fetch_add(&part->has, 1, __ATOMIC_ACQ_REL);
-	flag_set(&part->has, __atomic_load_n(&part->has, __ATOMIC_ACQUIRE));
+	flag_add(&part->has);
 	flag_wait(&part->go, 1);
 	if (part->die)
 		raise(SIGKILL);

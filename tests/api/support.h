@@ -87,6 +87,7 @@ int thread_join(pthread_t thread);
 void *shared_make(size_t n);
 /* A meeting of processes or threads: waits until *word >= value, without a time limit of its own. */
 void flag_set(uint32_t *word, uint32_t value);
+void flag_add(uint32_t *word); /* 1 */
 void flag_wait(const uint32_t *word, uint32_t value);
 /* Until thread or process `tid` of this machine sleeps in the kernel: it has come to its wait. */
 void thread_wait_asleep(pid_t tid);
