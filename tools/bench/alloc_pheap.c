@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "alloc.h"
-#include "pheap.h"
+#include "heap_use.h"
 
 #define ALLOC_NAME "pheap"
 #define HEAP_MAX (4ull << 30)
@@ -25,17 +25,12 @@ struct alloc_ctx {
 	bool filling;
 };
 
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
-
 static inline void op_begin(struct alloc_ctx *ctx)
 {
 	int rc = pheap_begin(ctx->heap, ctx->flags, &ctx->tx);
 
 	if (rc)
-		fail(ctx->heap, "pheap_begin", rc);
+		heap_fail(ctx->heap, "pheap_begin", rc);
 }
 
 static inline void op_commit(struct alloc_ctx *ctx)
@@ -43,7 +38,7 @@ static inline void op_commit(struct alloc_ctx *ctx)
 	int rc = ctx->filling ? pheap_commit_async(ctx->tx, NULL) : pheap_commit(ctx->tx);
 
 	if (rc)
-		fail(ctx->heap, "pheap_commit", rc);
+		heap_fail(ctx->heap, "pheap_commit", rc);
 }
 
 static inline void *op_ptr(const struct alloc_ctx *ctx, alloc_ref ref)
@@ -57,7 +52,7 @@ static inline alloc_ref op_new(struct alloc_ctx *ctx, size_t n)
 	const char *p = pheap_alloc(ctx->tx, n, 0);
 
 	if (!p)
-		fail(ctx->heap, "pheap_alloc", pheap_error(ctx->tx));
+		heap_fail(ctx->heap, "pheap_alloc", pheap_error(ctx->tx));
 	return (alloc_ref)(p - *(const char *const *)(const void *)ctx->heap);
 }
 
@@ -89,7 +84,7 @@ static void heap_open(struct alloc_heap *heap, const struct alloc_plan *plan)
 	snprintf(path, sizeof path, "%s/pheap", plan->folder);
 	rc = pheap_open(path, PHEAP_CREATE, &opt, &heap->heap);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 }
 
 static void heap_close(struct alloc_heap *heap)
@@ -97,7 +92,7 @@ static void heap_close(struct alloc_heap *heap)
 	int rc = pheap_close(heap->heap);
 
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 }
 
 static void ctx_init(struct alloc_ctx *ctx, const struct alloc_heap *heap, const struct alloc_plan *plan)
@@ -120,11 +115,11 @@ static alloc_ref *heap_slots(struct alloc_heap *heap, size_t n)
 	int rc = pheap_begin(heap->heap, 0, &tx);
 
 	if (rc)
-		fail(heap->heap, "pheap_begin", rc);
+		heap_fail(heap->heap, "pheap_begin", rc);
 	slots = pheap_root(tx, "slots", n * sizeof *slots, 0);
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap->heap, "pheap_commit", rc);
+		heap_fail(heap->heap, "pheap_commit", rc);
 	return (alloc_ref *)(uintptr_t)slots; /* op_set logs before it stores */
 }
 

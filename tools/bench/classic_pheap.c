@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "classic.h"
-#include "pheap.h"
+#include "heap_use.h"
 
 #define HEAP_ROOM (64ull << 20)
 
@@ -18,11 +18,6 @@ struct store {
 	pheap *heap;
 	const struct classic_account *accounts;
 };
-
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
 
 /* A heap has a power of two of stripes: the one nearest to the others' number of locks. */
 static uint32_t stripes_near(uint64_t lock_count)
@@ -51,20 +46,20 @@ static void make(const char *path, const struct classic_size *size)
 	opt.stripe_count = stripes_near(size->lock_count);
 	rc = pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &opt, &heap);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	rc = pheap_begin(heap, 0, &tx);
 	if (rc)
-		fail(heap, "pheap_begin", rc);
+		heap_fail(heap, "pheap_begin", rc);
 	accounts = pheap_alloc_aligned(tx, sizeof *accounts, n, PHEAP_TYPE(struct classic_account));
 	for (uint64_t i = 0; accounts && i < size->record_count; i++)
 		accounts[i] = (struct classic_account){.balance = CLASSIC_BALANCE};
 	pheap_root_set(tx, "accounts", accounts);
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 	rc = pheap_close(heap);
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 }
 
 static void *join(const char *path, const struct classic_size *size)
@@ -77,7 +72,7 @@ static void *join(const char *path, const struct classic_size *size)
 	store->size = *size;
 	rc = pheap_open(path, 0, NULL, &store->heap);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	store->accounts = pheap_find(store->heap, "accounts");
 	if (!store->accounts)
 		bench_die("pheap: the root is gone");
@@ -106,10 +101,10 @@ static void run(void *self, struct team_worker *w)
 		int rc = pheap_begin(store->heap, PHEAP_CONCURRENT, &tx);
 
 		if (rc)
-			fail(store->heap, "pheap_begin", rc);
+			heap_fail(store->heap, "pheap_begin", rc);
 		rc = pheap_lock(tx, keys, 2);
 		if (rc)
-			fail(store->heap, "pheap_lock", rc);
+			heap_fail(store->heap, "pheap_lock", rc);
 		from = PHEAP_MODIFY(tx, &store->accounts[move.from].balance);
 		to = PHEAP_MODIFY(tx, &store->accounts[move.to].balance);
 		if (from && to) {
@@ -118,7 +113,7 @@ static void run(void *self, struct team_worker *w)
 		}
 		rc = pheap_commit(tx);
 		if (rc)
-			fail(store->heap, "pheap_commit", rc);
+			heap_fail(store->heap, "pheap_commit", rc);
 	} while (team_next(w));
 }
 

@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #include "bench.h"
-#include "pheap.h"
+#include "heap_use.h"
 
 #define SLOT_BYTE ((1ull << 62) + 16) /* of the first member: FORMAT.md */
 #define MEMBER_COUNT 16u
@@ -53,11 +53,6 @@ struct scene {
 	struct shared *shared;
 	uint64_t touch_size;
 };
-
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
 
 static void pause_ns(uint64_t ns)
 {
@@ -89,7 +84,7 @@ static pheap *heap_open(const char *path, uint32_t flags, const struct pheap_opt
 	int rc = pheap_open(path, flags, opt, &heap);
 
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	return heap;
 }
 
@@ -109,16 +104,16 @@ static void heap_make(const char *path, uint64_t size)
 	heap = heap_open(path, PHEAP_CREATE | PHEAP_EXCL, &opt);
 	rc = pheap_begin(heap, 0, &tx);
 	if (rc)
-		fail(heap, "pheap_begin", rc);
+		heap_fail(heap, "pheap_begin", rc);
 	block = pheap_alloc_aligned(tx, 2u << 20, size, 0);
 	pheap_root_set(tx, "block", block);
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 	bench_populate(block, size);
 	rc = pheap_close(heap);
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 }
 
 static pheap_tx *key_lock(pheap *heap)
@@ -128,10 +123,10 @@ static pheap_tx *key_lock(pheap *heap)
 	int rc = pheap_begin(heap, PHEAP_CONCURRENT, &tx);
 
 	if (rc)
-		fail(heap, "pheap_begin", rc);
+		heap_fail(heap, "pheap_begin", rc);
 	rc = pheap_lock(tx, &key, 1);
 	if (rc)
-		fail(heap, "pheap_lock", rc);
+		heap_fail(heap, "pheap_lock", rc);
 	return tx;
 }
 
@@ -147,7 +142,7 @@ static _Noreturn void owner(const struct scene *scene, uint32_t round)
 		uint64_t *word = PHEAP_MODIFY(tx, &words[i]);
 
 		if (!word)
-			fail(heap, "pheap_modify", pheap_error(tx));
+			heap_fail(heap, "pheap_modify", pheap_error(tx));
 		*word = round;
 	}
 	count_set(&scene->shared->held, round);
@@ -173,7 +168,7 @@ static _Noreturn void waiter(const struct scene *scene)
 				bench_die("death-latency: a change of the dead owner is there");
 		rc = pheap_commit(tx);
 		if (rc)
-			fail(heap, "pheap_commit", rc);
+			heap_fail(heap, "pheap_commit", rc);
 		count_set(&scene->shared->taken, round);
 	}
 }

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "pheap.h"
+#include "heap_use.h"
 #include "team.h"
 
 #define PAGE_SIZE 4096u
@@ -62,11 +62,6 @@ struct store {
 	const char *bytes;
 };
 
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
-
 /* In a process that ends afterwards. False: pheap_open gave -EOPNOTSUPP. */
 static bool heap_make(const char *path, uint32_t durability, uint64_t size, uint32_t epoch_ms)
 {
@@ -84,17 +79,17 @@ static bool heap_make(const char *path, uint32_t durability, uint64_t size, uint
 	if (rc == -EOPNOTSUPP)
 		return false;
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	rc = pheap_begin(heap, 0, &tx);
 	if (rc)
-		fail(heap, "pheap_begin", rc);
+		heap_fail(heap, "pheap_begin", rc);
 	pheap_root_set(tx, "bytes", pheap_zalloc(tx, size, 0));
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 	rc = pheap_close(heap);
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 	return true;
 }
 
@@ -105,7 +100,7 @@ static void *join(const void *arg)
 	int rc = pheap_open(p->path, 0, NULL, &store.heap);
 
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	store.shape = p->shape;
 	store.bytes = pheap_find(store.heap, "bytes");
 	if (!store.bytes)
@@ -126,12 +121,12 @@ static void *enter(void *self)
 		int rc = pheap_begin(store->heap, 0, &tx);
 
 		if (rc)
-			fail(store->heap, "pheap_begin", rc);
+			heap_fail(store->heap, "pheap_begin", rc);
 		if (!pheap_modify(tx, store->bytes + off, step))
-			fail(store->heap, "pheap_modify", pheap_error(tx));
+			heap_fail(store->heap, "pheap_modify", pheap_error(tx));
 		rc = pheap_commit(tx);
 		if (rc)
-			fail(store->heap, "pheap_commit", rc);
+			heap_fail(store->heap, "pheap_commit", rc);
 	}
 	return store;
 }
@@ -146,7 +141,7 @@ static void run(void *self, struct team_worker *w)
 		int rc = pheap_begin(store->heap, 0, &tx);
 
 		if (rc)
-			fail(store->heap, "pheap_begin", rc);
+			heap_fail(store->heap, "pheap_begin", rc);
 		for (unsigned i = 0; i < store->shape.update_count; i++) {
 			uint64_t r = bench_random(&w->rng);
 			uint64_t *words = pheap_modify(tx, store->bytes + (r >> 8 & mask) * n, n);
@@ -156,7 +151,7 @@ static void run(void *self, struct team_worker *w)
 		}
 		rc = pheap_commit(tx);
 		if (rc)
-			fail(store->heap, "pheap_commit", rc);
+			heap_fail(store->heap, "pheap_commit", rc);
 	} while (team_next(w));
 }
 

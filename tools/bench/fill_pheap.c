@@ -4,12 +4,7 @@
  */
 #include "bench.h"
 #include "fill.h"
-#include "pheap.h"
-
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
+#include "heap_use.h"
 
 static void *fill_open(const char *path, uint64_t size, bool grows)
 {
@@ -23,7 +18,7 @@ static void *fill_open(const char *path, uint64_t size, bool grows)
 		options.initial_size = size;
 	rc = pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &options, &heap);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	return heap;
 }
 
@@ -32,23 +27,13 @@ static void fill_close(void *self)
 	int rc = pheap_close(self);
 
 	if (rc)
-		fail(NULL, "pheap_close", rc);
-}
-
-static pheap_tx *begin(pheap *heap)
-{
-	pheap_tx *tx;
-	int rc = pheap_begin(heap, 0, &tx);
-
-	if (rc)
-		fail(heap, "pheap_begin", rc);
-	return tx;
+		heap_fail(NULL, "pheap_close", rc);
 }
 
 static bool fill_alloc(void *self, const uint32_t *sizes, uint64_t *ret_blocks, unsigned count)
 {
 	pheap *heap = self;
-	pheap_tx *tx = begin(heap);
+	pheap_tx *tx = heap_begin(heap, 0);
 	int rc;
 
 	for (unsigned i = 0; i < count; i++) {
@@ -61,21 +46,21 @@ static bool fill_alloc(void *self, const uint32_t *sizes, uint64_t *ret_blocks, 
 	}
 	rc = pheap_commit(tx);
 	if (rc && rc != -ENOSPC)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 	return rc == 0;
 }
 
 static void fill_release(void *self, const uint64_t *blocks, unsigned count)
 {
 	pheap *heap = self;
-	pheap_tx *tx = begin(heap);
+	pheap_tx *tx = heap_begin(heap, 0);
 	int rc;
 
 	for (unsigned i = 0; i < count; i++)
 		pheap_free(tx, pheap_at(heap, blocks[i]));
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 }
 
 static void fill_trim(void *self)
@@ -83,7 +68,7 @@ static void fill_trim(void *self)
 	int rc = pheap_trim(self);
 
 	if (rc)
-		fail(self, "pheap_trim", rc);
+		heap_fail(self, "pheap_trim", rc);
 }
 
 const struct fill_system fill_pheap = {

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "map.h"
-#include "pheap.h"
+#include "heap_use.h"
 
 #define ROOM_SIZE (64ull << 20) /* beside the records */
 #define RECORD_ROOM 48u
@@ -38,29 +38,6 @@ struct map {
 	char path[4096];
 };
 
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
-
-static pheap_tx *begin(pheap *heap, uint32_t flags)
-{
-	pheap_tx *tx;
-	int rc = pheap_begin(heap, flags, &tx);
-
-	if (rc)
-		fail(heap, "pheap_begin", rc);
-	return tx;
-}
-
-static void commit(pheap *heap, pheap_tx *tx)
-{
-	int rc = pheap_commit(tx);
-
-	if (rc)
-		fail(heap, "pheap_commit", rc);
-}
-
 static void *map_open(const char *folder, uint64_t key_count)
 {
 	struct pheap_options opt = PHEAP_OPTIONS_INIT;
@@ -78,8 +55,8 @@ static void *map_open(const char *folder, uint64_t key_count)
 	opt.initial_size = opt.max_size = ROOM_SIZE + n * sizeof(struct bucket) + key_count * RECORD_ROOM;
 	rc = pheap_open(map->path, PHEAP_CREATE | PHEAP_EXCL, &opt, &map->heap);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
-	tx = begin(map->heap, 0);
+		heap_fail(NULL, "pheap_open", rc);
+	tx = heap_begin(map->heap, 0);
 	map->table = PHEAP_ROOT(tx, "table", struct table);
 	table = PHEAP_MODIFY(tx, map->table);
 	if (table) {
@@ -89,7 +66,7 @@ static void *map_open(const char *folder, uint64_t key_count)
 		table->bucket_count = n;
 		table->buckets = PHEAP_REF(tx, struct bucket, buckets);
 	}
-	commit(map->heap, tx);
+	heap_commit(map->heap, tx);
 	return map;
 }
 
@@ -99,7 +76,7 @@ static void map_close(void *self)
 	int rc = pheap_close(map->heap);
 
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 	unlink(map->path);
 	free(map);
 }
@@ -139,10 +116,10 @@ static void insert(void *self, struct map_walk *walk, uint64_t count)
 
 	for (uint64_t i = 0; i < count; i++) {
 		const uint64_t key = map_walk_key(walk);
-		pheap_tx *tx = begin(map->heap, 0);
+		pheap_tx *tx = heap_begin(map->heap, 0);
 
 		put(tx, map->table, key, map_value(key));
-		commit(map->heap, tx);
+		heap_commit(map->heap, tx);
 	}
 }
 
@@ -152,11 +129,11 @@ static void lookup(void *self, struct map_walk *walk, uint64_t count)
 
 	for (uint64_t i = 0; i < count; i++) {
 		const uint64_t key = map_walk_key(walk);
-		pheap_tx *tx = begin(map->heap, PHEAP_READ);
+		pheap_tx *tx = heap_begin(map->heap, PHEAP_READ);
 		const struct record *record = PHEAP_GET(tx, *find(map->heap, map->table, key));
 
 		map_found("pheap", record && record->value == map_value(key));
-		commit(map->heap, tx);
+		heap_commit(map->heap, tx);
 	}
 }
 
@@ -190,10 +167,10 @@ static void map_remove(void *self, struct map_walk *walk, uint64_t count)
 	const struct map *map = self;
 
 	for (uint64_t i = 0; i < count; i++) {
-		pheap_tx *tx = begin(map->heap, 0);
+		pheap_tx *tx = heap_begin(map->heap, 0);
 
 		take(tx, map->table, map_walk_key(walk));
-		commit(map->heap, tx);
+		heap_commit(map->heap, tx);
 	}
 }
 

@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "bench.h"
-#include "pheap.h"
+#include "heap_use.h"
 
 #define HEAP_SIZE (4ull << 30)
 #define HEAP_ROOM (256ull << 20)
@@ -61,11 +61,6 @@ struct scene {
 	char path[4096], other_path[4096];
 	uint64_t rng;
 };
-
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
 
 static int file_open(const char *path)
 {
@@ -111,17 +106,17 @@ static void heap_make(const struct scene *scene)
 	if (rc == -EOPNOTSUPP)
 		return;
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	rc = pheap_begin(heap, 0, &tx);
 	if (rc)
-		fail(heap, "pheap_begin", rc);
+		heap_fail(heap, "pheap_begin", rc);
 	pheap_root_set(tx, "words", pheap_alloc(tx, HEAP_SIZE, 0));
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 	rc = pheap_close(heap);
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 }
 
 static uint64_t word_at(const void *base, uint64_t off)
@@ -174,7 +169,7 @@ static void words_change(struct filler *f)
 	int rc = pheap_begin(f->heap, PHEAP_CONCURRENT, &tx);
 
 	if (rc)
-		fail(f->heap, "pheap_begin", rc);
+		heap_fail(f->heap, "pheap_begin", rc);
 	/* without locks: nobody reads them */
 	for (unsigned i = 0; i < UPDATE_COUNT; i++) {
 		uint64_t r = bench_random(&f->rng);
@@ -185,7 +180,7 @@ static void words_change(struct filler *f)
 	}
 	rc = pheap_commit_async(tx, &f->lsn);
 	if (rc)
-		fail(f->heap, "pheap_commit", rc);
+		heap_fail(f->heap, "pheap_commit", rc);
 }
 
 static void *filler_main(void *arg)
@@ -222,10 +217,10 @@ static _Noreturn void log_fill(const struct scene *scene)
 	int rc = pheap_open(scene->path, 0, NULL, &heap);
 
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	rc = pheap_info(heap, &info, sizeof info);
 	if (rc)
-		fail(heap, "pheap_info", rc);
+		heap_fail(heap, "pheap_info", rc);
 	watch.base = info.base;
 	if (pthread_create(&thread, NULL, watch_main, &watch))
 		bench_die("pthread_create failed");
@@ -245,7 +240,7 @@ static _Noreturn void log_fill(const struct scene *scene)
 	__atomic_store_n(&watch.lsn, lsn, __ATOMIC_RELEASE);
 	rc = pheap_wait(heap, lsn, -1);
 	if (rc)
-		fail(heap, "pheap_wait", rc);
+		heap_fail(heap, "pheap_wait", rc);
 	for (;;)
 		pause();
 }
@@ -305,11 +300,11 @@ static void heap_recover(const struct scene *scene)
 	int rc = pheap_open(scene->path, 0, NULL, &heap);
 
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	scene->shared->open_ns = bench_clock_ns(CLOCK_MONOTONIC) - start_ns;
 	rc = pheap_close(heap);
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 }
 
 static double recovery_ns(struct scene *scene)

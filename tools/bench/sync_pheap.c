@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pheap.h"
+#include "heap_use.h"
 #include "sync.h"
 
 #define STEP_SIZE (1ull << 20)
@@ -34,11 +34,6 @@ struct seat {
 	uint64_t *tickets; /* the oldest at `next`; 0: none */
 	unsigned next;
 };
-
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
 
 static int heap_make(const char *path, const struct sync_plan *plan, pheap **ret)
 {
@@ -68,16 +63,16 @@ static const char *make(const char *path, const struct sync_plan *plan)
 	}
 	rc = pheap_begin(heap, 0, &tx);
 	if (rc)
-		fail(heap, "pheap_begin", rc);
+		heap_fail(heap, "pheap_begin", rc);
 	pheap_root_set(
 		tx, "records",
 		pheap_zalloc(tx, plan->record_count * sizeof(struct record), PHEAP_TYPE(struct record)));
 	rc = pheap_commit(tx);
 	if (rc)
-		fail(heap, "pheap_commit", rc);
+		heap_fail(heap, "pheap_commit", rc);
 	rc = pheap_close(heap);
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 	return NULL;
 }
 
@@ -92,12 +87,12 @@ static void records_warm(const struct store *store, uint64_t size)
 		int rc = pheap_begin(store->heap, 0, &tx);
 
 		if (rc)
-			fail(store->heap, "pheap_begin", rc);
+			heap_fail(store->heap, "pheap_begin", rc);
 		if (!pheap_modify(tx, bytes + off, n))
-			fail(store->heap, "pheap_modify", pheap_error(tx));
+			heap_fail(store->heap, "pheap_modify", pheap_error(tx));
 		rc = pheap_commit(tx);
 		if (rc)
-			fail(store->heap, "pheap_commit", rc);
+			heap_fail(store->heap, "pheap_commit", rc);
 	}
 }
 
@@ -107,7 +102,7 @@ static void *join(const char *path, const struct sync_plan *plan)
 	int rc = pheap_open(path, 0, NULL, &store.heap);
 
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	store.records = pheap_find(store.heap, "records");
 	if (!store.records)
 		bench_die("pheap: the root is gone");
@@ -140,7 +135,7 @@ static void locks_take(const struct store *store, pheap_tx *tx, const struct syn
 		keys[i] = pheap_offset(store->heap, &store->records[u->records[i]]);
 	rc = pheap_lock(tx, keys, u->count);
 	if (rc)
-		fail(store->heap, "pheap_lock", rc);
+		heap_fail(store->heap, "pheap_lock", rc);
 }
 
 static void ticket_wait(struct seat *seat)
@@ -149,7 +144,7 @@ static void ticket_wait(struct seat *seat)
 	int rc = *ticket ? pheap_wait(seat->store->heap, *ticket, -1) : 0;
 
 	if (rc)
-		fail(seat->store->heap, "pheap_wait", rc);
+		heap_fail(seat->store->heap, "pheap_wait", rc);
 	*ticket = 0;
 }
 
@@ -165,7 +160,7 @@ static void commit(struct seat *seat, pheap_tx *tx)
 		seat->next = (seat->next + 1) % store->ticket_count;
 	}
 	if (rc)
-		fail(store->heap, "pheap_commit", rc);
+		heap_fail(store->heap, "pheap_commit", rc);
 }
 
 static void update(void *self, const struct sync_update *u)
@@ -179,7 +174,7 @@ static void update(void *self, const struct sync_update *u)
 		ticket_wait(seat);
 	rc = pheap_begin(store->heap, store->flags, &tx);
 	if (rc)
-		fail(store->heap, "pheap_begin", rc);
+		heap_fail(store->heap, "pheap_begin", rc);
 	if (store->flags & PHEAP_CONCURRENT)
 		locks_take(store, tx, u);
 	for (unsigned i = 0; i < u->count; i++) {

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "bench.h"
-#include "pheap.h"
+#include "heap_use.h"
 
 #define FILE_SIZE (160ull << 20) /* the array, and the log of a million ranges */
 #define LIFE_WORD_COUNT 4096u
@@ -39,35 +39,12 @@ struct store {
 	const struct list *list;
 };
 
-static _Noreturn void fail(const pheap *heap, const char *call, int rc)
-{
-	bench_die("%s: %s (%s)", call, pheap_strerror(rc), pheap_error_detail(heap));
-}
-
-static pheap_tx *begin(pheap *heap)
-{
-	pheap_tx *tx;
-	int rc = pheap_begin(heap, 0, &tx);
-
-	if (rc)
-		fail(heap, "pheap_begin", rc);
-	return tx;
-}
-
-static void commit(pheap *heap, pheap_tx *tx)
-{
-	int rc = pheap_commit(tx);
-
-	if (rc)
-		fail(heap, "pheap_commit", rc);
-}
-
 static void words(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
 {
 	struct store *store = self;
 
 	for (uint64_t i = 0; i < op_count; i++) {
-		pheap_tx *tx = begin(store->heap);
+		pheap_tx *tx = heap_begin(store->heap, 0);
 
 		for (unsigned j = 0; j < param; j++) {
 			uint64_t r = bench_random(rng);
@@ -76,7 +53,7 @@ static void words(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
 			if (word)
 				*word = r;
 		}
-		commit(store->heap, tx);
+		heap_commit(store->heap, tx);
 	}
 }
 
@@ -86,7 +63,7 @@ static void records(void *self, uint64_t *rng, unsigned param, uint64_t op_count
 	const struct record *array = (const void *)store->array;
 
 	for (uint64_t i = 0; i < op_count; i++) {
-		pheap_tx *tx = begin(store->heap);
+		pheap_tx *tx = heap_begin(store->heap, 0);
 
 		for (unsigned j = 0; j < param; j++) {
 			uint64_t r = bench_random(rng);
@@ -97,7 +74,7 @@ static void records(void *self, uint64_t *rng, unsigned param, uint64_t op_count
 			for (unsigned k = 0; k < BENCH_RECORD_SIZE / 8; k++)
 				record->words[k] = r + k;
 		}
-		commit(store->heap, tx);
+		heap_commit(store->heap, tx);
 	}
 }
 
@@ -106,7 +83,7 @@ static void blocks(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
 	struct store *store = self;
 
 	for (uint64_t i = 0; i < op_count; i++) {
-		pheap_tx *tx = begin(store->heap);
+		pheap_tx *tx = heap_begin(store->heap, 0);
 		uint64_t r = bench_random(rng);
 		const uint64_t *at = store->array + r % BENCH_BLOCK_COUNT * (BENCH_BLOCK_SIZE / 8);
 		uint64_t *block = pheap_modify(tx, at, BENCH_BLOCK_SIZE);
@@ -114,7 +91,7 @@ static void blocks(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
 		(void)param;
 		for (unsigned k = 0; block && k < BENCH_BLOCK_SIZE / 8; k++)
 			block[k] = r + k;
-		commit(store->heap, tx);
+		heap_commit(store->heap, tx);
 	}
 }
 
@@ -123,20 +100,20 @@ static void defers(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
 	struct store *store = self;
 
 	for (uint64_t i = 0; i < op_count; i++) {
-		pheap_tx *tx = begin(store->heap);
+		pheap_tx *tx = heap_begin(store->heap, 0);
 
 		for (unsigned j = 0; j < param; j++) {
 			uint64_t r = bench_random(rng);
 
 			pheap_defer(tx, &store->array[r % BENCH_WORD_COUNT], &r, sizeof r);
 		}
-		commit(store->heap, tx);
+		heap_commit(store->heap, tx);
 	}
 }
 
 static void push(struct store *store, uint64_t value)
 {
-	pheap_tx *tx = begin(store->heap);
+	pheap_tx *tx = heap_begin(store->heap, 0);
 	struct node *node = pheap_alloc(tx, sizeof *node, PHEAP_TYPE(struct node));
 	struct list *list = PHEAP_MODIFY(tx, store->list);
 
@@ -146,12 +123,12 @@ static void push(struct store *store, uint64_t value)
 		node->next = list->head;
 		list->head = PHEAP_REF(tx, struct node, node);
 	}
-	commit(store->heap, tx);
+	heap_commit(store->heap, tx);
 }
 
 static void pop(struct store *store)
 {
-	pheap_tx *tx = begin(store->heap);
+	pheap_tx *tx = heap_begin(store->heap, 0);
 	const struct node *node = PHEAP_GET(tx, store->list->head);
 	struct list *list = PHEAP_MODIFY(tx, store->list);
 
@@ -159,7 +136,7 @@ static void pop(struct store *store)
 		list->head = node->next;
 		pheap_free(tx, node);
 	}
-	commit(store->heap, tx);
+	heap_commit(store->heap, tx);
 }
 
 static void push_pop(void *self, uint64_t *rng, unsigned param, uint64_t op_count)
@@ -182,7 +159,7 @@ static pheap *heap_create(const char *path, uint64_t size)
 	opt.max_size = size;
 	rc = pheap_open(path, PHEAP_CREATE | PHEAP_EXCL, &opt, &heap);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	return heap;
 }
 
@@ -197,10 +174,10 @@ static void *store_open(const char *folder)
 	snprintf(path, sizeof path, "%s/pheap", folder);
 	unlink(path);
 	store->heap = heap_create(path, FILE_SIZE);
-	tx = begin(store->heap);
+	tx = heap_begin(store->heap, 0);
 	store->array = pheap_alloc_aligned(tx, BENCH_RECORD_SIZE, BENCH_ARRAY_SIZE, 0);
 	store->list = PHEAP_ROOT(tx, "list", struct list);
-	commit(store->heap, tx);
+	heap_commit(store->heap, tx);
 	for (unsigned i = 0; i < BENCH_LIST_LENGTH; i++)
 		push(store, i);
 	return store;
@@ -212,7 +189,7 @@ static void store_close(void *self)
 	int rc = pheap_close(store->heap);
 
 	if (rc)
-		fail(NULL, "pheap_close", rc);
+		heap_fail(NULL, "pheap_close", rc);
 	free(store);
 }
 
@@ -228,7 +205,7 @@ static void blocks_make(pheap *heap, uint64_t count, bool large)
 	uint64_t rng = BENCH_SEED;
 
 	for (uint64_t done = 0; done < count;) {
-		pheap_tx *tx = begin(heap);
+		pheap_tx *tx = heap_begin(heap, 0);
 
 		for (unsigned i = 0; i < batch && done < count; i++, done++) {
 			size_t n = large ? LIFE_LARGE_SIZE : 64 + bench_random(&rng) % 193;
@@ -236,7 +213,7 @@ static void blocks_make(pheap *heap, uint64_t count, bool large)
 			if (!pheap_alloc(tx, n, 1))
 				break;
 		}
-		commit(heap, tx);
+		heap_commit(heap, tx);
 	}
 }
 
@@ -244,7 +221,7 @@ static void blocks_make(pheap *heap, uint64_t count, bool large)
 static void life_dirty(pheap *heap)
 {
 	const uint64_t *root = pheap_find(heap, "words");
-	pheap_tx *tx = begin(heap);
+	pheap_tx *tx = heap_begin(heap, 0);
 
 	if (!root)
 		bench_die("pheap: the root is gone");
@@ -260,18 +237,18 @@ static void life_dirty(pheap *heap)
 			break;
 	}
 	if (pheap_error(tx))
-		fail(heap, "transaction", pheap_error(tx));
+		heap_fail(heap, "transaction", pheap_error(tx));
 }
 
 static void life_create(const char *path, uint64_t size, uint64_t block_count)
 {
 	pheap *heap = heap_create(path, size);
 	uint64_t large_size = bench_life_large_size(size, block_count);
-	pheap_tx *tx = begin(heap);
+	pheap_tx *tx = heap_begin(heap, 0);
 	const void *root = pheap_root(tx, "words", LIFE_WORD_COUNT * sizeof(uint64_t), 0);
 
 	(void)root;
-	commit(heap, tx);
+	heap_commit(heap, tx);
 	blocks_make(heap, block_count, false);
 	blocks_make(heap, large_size / LIFE_LARGE_SIZE, true);
 	life_dirty(heap);
@@ -290,10 +267,10 @@ static uint64_t life_open_ns(const char *path, uint64_t size, uint64_t *ret_reco
 	rc = pheap_open(path, 0, NULL, &heap);
 	ns = bench_span_end_ns(&span);
 	if (rc)
-		fail(NULL, "pheap_open", rc);
+		heap_fail(NULL, "pheap_open", rc);
 	rc = pheap_info(heap, &info, sizeof info);
 	if (rc)
-		fail(heap, "pheap_info", rc);
+		heap_fail(heap, "pheap_info", rc);
 	if (info.recovered_back != 1)
 		bench_die("pheap: open undid %u transactions, not 1", (unsigned)info.recovered_back);
 	*ret_recovery_ns = info.recovery_ns;
